@@ -1,0 +1,2 @@
+//! The stamper.
+fn main() {}

@@ -1,0 +1,2 @@
+//! VMSAv8-64 stage-2 translation tables.
+#![no_std]

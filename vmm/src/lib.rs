@@ -1,0 +1,28 @@
+//! Quire, a small VMM for arm64 KVM hosts that treats guest memory the way the hardware does:
+//! in blocks and contiguous-bit groups, and never loses on the way out what the hardware knew
+//! about a page.
+//!
+//! # The house
+//!
+//! A folder per concern, one noun per file. Imports run downward only:
+//! [`cli`] > [`machine`] > [`virtio`], [`kvm`] > [`devices`], [`memory`] > [`config`].
+//! What a lower floor must tell an upper one goes through a trait that the lower one owns.
+//!
+//! | module | concern | builds on |
+//! |---|---|---|
+//! | [`cli`] | one file per subcommand | any Linux |
+//! | [`config`] | what a VM is: plain, validated, serde types, no side effects | any Linux |
+//! | [`machine`] | assembly and life cycle of a VM | arm64, but for its pure parts |
+//! | [`kvm`] | what kvm-ioctls does not wrap | arm64 |
+//! | [`memory`] | what backs guest RAM, and where it lies | any Linux |
+//! | [`devices`] | MMIO bus, serial port, clock, console | any Linux |
+//! | [`virtio`] | virtio-mmio transport, block, entropy | any Linux |
+
+pub mod cli;
+pub mod config;
+pub mod devices;
+#[cfg(target_arch = "aarch64")]
+pub mod kvm;
+pub mod machine;
+pub mod memory;
+pub mod virtio;

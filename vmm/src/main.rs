@@ -1,0 +1,2 @@
+//! The `quire` program: parse and dispatch, nothing else.
+fn main() {}
