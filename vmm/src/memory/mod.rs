@@ -1,1 +1,48 @@
-//! To come.
+//! What backs guest RAM, and where it lies in this process.
+//!
+//! # Principles
+//!
+//! - **The host mapping is congruent to the guest address modulo 1 GiB**, so that KVM's stage 2 can
+//!   use every block size that the backing gives.
+//! - **Fail at the start.** A size that is not whole blocks, a short hugetlb pool or a full disk is an
+//!   error that names the figure and the file, never a SIGBUS or an OOM kill later.
+//! - **The type of the backing decides** what can be done to the memory later (how it is discarded,
+//!   whether it outlives the guest); nobody looks at mmap flags.
+//! - **A [`Region`] owns its mapping**: whoever holds a clone of [`GuestMemory`] can't be left with a
+//!   dangling one. All access goes through vm-memory's volatile accessors, where a dirty bitmap can
+//!   be attached.
+//!
+//! # Map
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`ram`] | [`GuestRam`]: from a configuration to mapped memory |
+//! | [`region`] | [`Region`]: one contiguous piece of guest RAM, as KVM and the devices see it |
+//! | [`backing`] | [`Backing`]: what the bytes live in |
+//! | [`block`] | which block size a configuration gets on this host |
+//! | [`hugetlb`] | the host's pools of huge pages |
+//! | [`transparent`] | the host's transparent huge page settings, for all their sizes |
+//! | [`host`] | where sysfs and procfs are, the page size, how much memory there is |
+//! | `mapping` | reserve, place, guard: the address space itself |
+//! | [`error`] | everything that can go wrong, and what to do about it |
+
+pub mod backing;
+pub mod block;
+pub mod error;
+pub mod host;
+pub mod hugetlb;
+mod mapping;
+pub mod ram;
+pub mod region;
+pub mod transparent;
+
+pub use backing::Backing;
+pub use error::Error;
+pub use host::Host;
+pub use ram::GuestRam;
+pub use region::Region;
+
+/// All of guest RAM, as the devices, the loader and the device tree writer see it.
+///
+/// A clone shares the regions; the memory is unmapped when the last clone has gone.
+pub type GuestMemory = vm_memory::GuestRegionCollection<Region>;
