@@ -1,1 +1,26 @@
-//! What every scenario shares.
+//! What every scenario shares: a `quire` process that is watched, guest kernels and a userland.
+//!
+//! A scenario is an ordinary Rust test that runs on an arm64 KVM host. `cargo lab test` runs all of
+//! them in the emulated host; on a real one `cargo test -p e2e` does. What they need of the outside
+//! comes by environment variables, which `cargo lab test` sets ([`environment`]); where one is
+//! missing, the test fails and says which.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`environment`] | where `quire`, kernels and busybox are |
+//! | [`guest`] | a `quire` process: its console, its input, its end |
+//! | [`userland`] | an initramfs of busybox, modules and one script |
+//! | [`terminal`] | a pseudo-terminal to run `quire` in |
+//! | [`hugepages`] | pools of huge pages, put back as they were |
+//!
+//! On another architecture the scenarios compile to nothing, so that the workspace builds anywhere.
+
+pub mod environment;
+pub mod guest;
+pub mod hugepages;
+pub mod terminal;
+pub mod userland;
+
+pub use environment::Kernel;
+pub use guest::Guest;
+pub use userland::Userland;

@@ -1,1 +1,62 @@
-//! To come.
+//! Assembly and life cycle of a VM.
+//!
+//! What needs no KVM is pure and compiles on any Linux: where things lie, what the guest is told,
+//! what a kernel file is. The rest needs arm64. A reset keeps memory and devices and makes a new
+//! VM: what the kernel knows of the old one goes with it.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`layout`] | the guest-physical address map and the interrupt numbers |
+//! | [`kernel`] | kernel files, told apart by content |
+//! | [`boot`] | where kernel, device tree and initial RAM disk lie |
+//! | [`fdt`] | the device tree |
+//! | [`timing`] | when what happened |
+//! | [`image`] | the built-in guest (arm64) |
+//! | `payload` | what is booted: a kernel file or the built-in guest, and an initial RAM disk (arm64) |
+//! | `host` | /dev/kvm: may we use it, does the guest fit (arm64) |
+//! | `features` | what the vCPUs have (arm64) |
+//! | `gic` | the interrupt controller (arm64) |
+//! | `vcpu` | one vCPU and its exits (arm64) |
+//! | `running` | the vCPU threads of one VM (arm64) |
+//! | `signals` | what stops the guest from outside |
+//! | `worker` | the thread that does the devices' work |
+//! | `machine` | assembly (arm64) |
+//! | `lifecycle` | power-on, reset, the end (arm64) |
+
+pub mod boot;
+pub mod fdt;
+pub mod kernel;
+pub mod layout;
+pub mod timing;
+
+#[cfg(target_arch = "aarch64")]
+mod error;
+#[cfg(target_arch = "aarch64")]
+mod features;
+#[cfg(target_arch = "aarch64")]
+mod gic;
+#[cfg(target_arch = "aarch64")]
+mod host;
+#[cfg(target_arch = "aarch64")]
+pub mod image;
+#[cfg(target_arch = "aarch64")]
+mod lifecycle;
+#[cfg(target_arch = "aarch64")]
+#[expect(clippy::module_inception, reason = "the machine is what this folder is about")]
+mod machine;
+#[cfg(target_arch = "aarch64")]
+mod payload;
+#[cfg(target_arch = "aarch64")]
+mod running;
+#[cfg(target_arch = "aarch64")]
+mod signals;
+#[cfg(target_arch = "aarch64")]
+mod vcpu;
+#[cfg(target_arch = "aarch64")]
+mod worker;
+
+#[cfg(target_arch = "aarch64")]
+pub use {
+    error::Error,
+    lifecycle::{Outcome, run},
+};

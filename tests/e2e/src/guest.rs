@@ -1,0 +1,232 @@
+//! A `quire` process: its console, its input, its end.
+//!
+//! Every wait has a limit, so that a guest that hangs fails its test with what it printed. The
+//! limits are far beyond what an emulated host needs; none of them measures anything.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::environment;
+use crate::terminal::Terminal;
+
+/// How long anything may take before it counts as hanging.
+pub const LIMIT: Duration = Duration::from_secs(180);
+/// How often a process is asked whether it has ended.
+const POLL: Duration = Duration::from_millis(10);
+/// After how long a terminal whose program has ended has nothing more to say.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// What a process printed so far, and whether there will be more.
+#[derive(Debug, Default)]
+struct Log {
+    text: Mutex<(String, u32)>,
+    grew: Condvar,
+}
+
+impl Log {
+    fn lock(&self) -> MutexGuard<'_, (String, u32)> {
+        // A panic while the lock is held leaves a text that is complete up to there.
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn follow(self: &Arc<Self>, mut from: impl Read + Send + 'static) {
+        self.lock().1 += 1;
+        let log = Arc::clone(self);
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // A terminal whose other end has closed reads as an error, not as the end.
+            while let Ok(count @ 1..) = from.read(&mut buffer) {
+                log.lock().0.push_str(&String::from_utf8_lossy(&buffer[..count]));
+                log.grew.notify_all();
+            }
+            log.lock().1 -= 1;
+            log.grew.notify_all();
+        });
+    }
+}
+
+/// A running `quire`; it is killed when the value is dropped.
+#[derive(Debug)]
+pub struct Guest {
+    child: Child,
+    log: Arc<Log>,
+    input: Option<File>,
+    seen: usize,
+}
+
+impl Guest {
+    /// Starts `quire` with `args`, its standard input a pipe, what it prints to either output kept.
+    ///
+    /// # Panics
+    /// Where the program can't be started.
+    pub fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
+        Self::spawn(Command::new(environment::quire()).args(args))
+    }
+
+    /// Starts `command` as [`Guest::start`] does `quire`.
+    ///
+    /// # Panics
+    /// Where the program can't be started.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("can't start {:?}: {error}", command.get_program()));
+        let log = Arc::<Log>::default();
+        log.follow(child.stdout.take().expect("standard output is a pipe"));
+        log.follow(child.stderr.take().expect("standard error is a pipe"));
+        let input = child.stdin.take().map(|stdin| File::from(OwnedFd::from(stdin)));
+        Self { child, log, input, seen: 0 }
+    }
+
+    /// Starts `quire run` with `args` and its three standard files on `terminal`.
+    ///
+    /// # Panics
+    /// Where the program can't be started.
+    pub fn start_on<A: AsRef<OsStr>>(terminal: &Terminal, args: impl IntoIterator<Item = A>) -> Self {
+        let file = || Stdio::from(terminal.user_end());
+        let child = Command::new(environment::quire())
+            .args(args)
+            .stdin(file())
+            .stdout(file())
+            .stderr(file())
+            .spawn()
+            .unwrap_or_else(|error| panic!("can't start quire: {error}"));
+        let log = Arc::<Log>::default();
+        log.follow(terminal.far_end());
+        Self { child, log, input: Some(terminal.far_end()), seen: 0 }
+    }
+
+    /// Follows what appears in `source` too, such as a pseudo-terminal of the guest's.
+    pub fn follow(&self, source: impl Read + Send + 'static) {
+        self.log.follow(source);
+    }
+
+    /// Waits until `pattern` is printed behind the last one waited for, and returns everything that
+    /// was printed since then, up to its end.
+    ///
+    /// # Panics
+    /// Where the process ends without printing it, or [`LIMIT`] is over.
+    #[track_caller]
+    pub fn wait_for(&mut self, pattern: &str) -> String {
+        let deadline = Instant::now() + LIMIT;
+        let mut log = self.log.lock();
+        loop {
+            if let Some(at) = log.0[self.seen..].find(pattern) {
+                let from = self.seen;
+                self.seen += at + pattern.len();
+                return log.0[from..self.seen].to_owned();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(log.1 > 0, "it ended without printing {pattern:?}; it printed:\n{}", log.0);
+            assert!(!left.is_zero(), "it did not print {pattern:?}; it printed:\n{}", log.0);
+            let (next, _) = self.log.grew.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner);
+            log = next;
+        }
+    }
+
+    /// Types `text`.
+    ///
+    /// # Panics
+    /// Where the process no longer takes input.
+    #[track_caller]
+    pub fn send(&mut self, text: &str) {
+        let input = self.input.as_mut().expect("the input has not been closed");
+        input.write_all(text.as_bytes()).and_then(|()| input.flush()).expect("quire takes input");
+    }
+
+    /// Ends the input, as a closed pipe does.
+    pub fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    /// Sends `signal`.
+    ///
+    /// # Panics
+    /// Where there is no such process any more.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the process is there");
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Waits for its end, and returns its status with everything that it printed.
+    ///
+    /// # Panics
+    /// Where [`LIMIT`] is over.
+    #[track_caller]
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        self.close_input();
+        let deadline = Instant::now() + LIMIT;
+        let status = loop {
+            match self.child.try_wait().expect("a child can be waited for") {
+                Some(status) => break status,
+                None if Instant::now() < deadline => thread::sleep(POLL),
+                None => panic!("it did not end; it printed:\n{}", self.log.lock().0),
+            }
+        };
+        // The readers come to an end of their own, but for one of a terminal, whose user's end this
+        // process holds open: what it has to say is said when it is silent.
+        let mut log = self.log.lock();
+        while log.1 > 0 {
+            let (next, silent) =
+                self.log.grew.wait_timeout(log, SILENCE).unwrap_or_else(PoisonError::into_inner);
+            log = next;
+            if silent.timed_out() {
+                break;
+            }
+        }
+        (status, log.0.clone())
+    }
+
+    /// Waits for its end and returns what it printed.
+    ///
+    /// # Panics
+    /// Where it ends with another exit code than `code`, or not at all.
+    #[track_caller]
+    pub fn expect_exit(self, code: i32) -> String {
+        let (status, text) = self.wait();
+        assert_eq!(status.code(), Some(code), "{status}; it printed:\n{text}");
+        text
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _: io::Result<()> = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `quire` with `args` to its end: its exit code, and what it printed.
+///
+/// # Panics
+/// Where it can't be started, hangs, or is killed by a signal.
+#[track_caller]
+pub fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> (i32, String) {
+    let (status, text) = Guest::start(args).wait();
+    (status.code().unwrap_or_else(|| panic!("{status}; it printed:\n{text}")), text)
+}
+
+/// Copies a descriptor, for two owners of one open file.
+///
+/// # Panics
+/// Where this process has no descriptor left.
+pub(crate) fn duplicate(fd: &impl AsFd) -> OwnedFd {
+    fd.as_fd().try_clone_to_owned().expect("this process has descriptors left")
+}

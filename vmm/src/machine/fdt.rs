@@ -1,0 +1,207 @@
+//! The device tree: what the guest is told about the machine.
+//!
+//! Pure: a [`Board`] in, a blob out. Bindings are those of Documentation/devicetree/bindings.
+
+use vm_fdt::{Error, FdtWriter};
+
+use super::layout::{self, Window};
+
+/// What the tree describes.
+#[derive(Clone, Debug)]
+pub struct Board<'a> {
+    /// Kernel command line.
+    pub cmdline: &'a str,
+    /// RAM.
+    pub ram: Window,
+    /// The initial RAM disk, where there is one.
+    pub initrd: Option<Window>,
+    /// MPIDR_EL1's affinity fields, one per vCPU, in order.
+    pub cpus: &'a [u64],
+    /// Which interrupt controller.
+    pub gic: Gic,
+    /// Whether vCPUs have a PMUv3.
+    pub pmu: bool,
+    /// The virtio-mmio transports, in order.
+    pub virtio: &'a [VirtioSlot],
+    /// Entropy for the guest's random number generator and its KASLR.
+    pub seed: [u8; 64],
+}
+
+/// The interrupt controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gic {
+    /// GICv3: a distributor and a redistributor per vCPU.
+    V3,
+    /// GICv2: a distributor and a CPU interface.
+    V2,
+}
+
+/// Where a virtio-mmio transport lies and which shared interrupt it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtioSlot {
+    /// Its registers.
+    pub window: Window,
+    /// Its interrupt, counted from the first shared one.
+    pub spi: u32,
+}
+
+const PHANDLE_GIC: u32 = 1;
+const PHANDLE_CLOCK: u32 = 2;
+
+const SPI: u32 = 0;
+const PPI: u32 = 1;
+const EDGE_RISING: u32 = 1;
+const LEVEL_HIGH: u32 = 4;
+
+/// Baud clock of the serial port, in Hz: the rate that every 16550 driver assumes.
+const SERIAL_CLOCK: u32 = 1_843_200;
+/// PCLK of the AMBA peripherals, in Hz.
+const PERIPHERAL_CLOCK: u32 = 24_000_000;
+
+/// Writes the tree of `board`.
+///
+/// # Errors
+/// [`vm_fdt::Error`] where a value has no form in a tree, such as a command line with a NUL.
+pub fn write(board: &Board<'_>) -> Result<Vec<u8>, Error> {
+    let mut fdt = FdtWriter::new()?;
+    let root = fdt.begin_node("")?;
+    fdt.property_string("compatible", "linux,dummy-virt")?;
+    fdt.property_string("model", "quire")?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_u32("interrupt-parent", PHANDLE_GIC)?;
+
+    chosen(&mut fdt, board)?;
+    memory(&mut fdt, board.ram)?;
+    cpus(&mut fdt, board.cpus)?;
+    psci(&mut fdt)?;
+    gic(&mut fdt, board)?;
+    timer(&mut fdt)?;
+    if board.pmu {
+        let node = fdt.begin_node("pmu")?;
+        fdt.property_string("compatible", "arm,armv8-pmuv3")?;
+        fdt.property_array_u32("interrupts", &[PPI, layout::PPI_PMU, LEVEL_HIGH])?;
+        fdt.end_node(node)?;
+    }
+    clock(&mut fdt)?;
+    serial(&mut fdt)?;
+    rtc(&mut fdt)?;
+    for slot in board.virtio {
+        let node = fdt.begin_node(&format!("virtio_mmio@{:x}", slot.window.base))?;
+        fdt.property_string("compatible", "virtio,mmio")?;
+        reg(&mut fdt, &[slot.window])?;
+        fdt.property_array_u32("interrupts", &[SPI, slot.spi, EDGE_RISING])?;
+        fdt.property_null("dma-coherent")?;
+        fdt.end_node(node)?;
+    }
+    fdt.end_node(root)?;
+    fdt.finish()
+}
+
+fn reg(fdt: &mut FdtWriter, windows: &[Window]) -> Result<(), Error> {
+    let cells: Vec<u64> = windows.iter().flat_map(|w| [w.base, w.size]).collect();
+    fdt.property_array_u64("reg", &cells)
+}
+
+fn chosen(fdt: &mut FdtWriter, board: &Board<'_>) -> Result<(), Error> {
+    let node = fdt.begin_node("chosen")?;
+    fdt.property_string("bootargs", board.cmdline)?;
+    fdt.property_string("stdout-path", &format!("/serial@{:x}", layout::SERIAL.base))?;
+    if let Some(initrd) = board.initrd {
+        fdt.property_u64("linux,initrd-start", initrd.base)?;
+        fdt.property_u64("linux,initrd-end", initrd.end())?;
+    }
+    let (kaslr, rng) = board.seed.split_at(8);
+    fdt.property("kaslr-seed", kaslr)?;
+    fdt.property("rng-seed", rng)?;
+    fdt.end_node(node)
+}
+
+fn memory(fdt: &mut FdtWriter, ram: Window) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("memory@{:x}", ram.base))?;
+    fdt.property_string("device_type", "memory")?;
+    reg(fdt, &[ram])?;
+    fdt.end_node(node)
+}
+
+fn cpus(fdt: &mut FdtWriter, mpidrs: &[u64]) -> Result<(), Error> {
+    let node = fdt.begin_node("cpus")?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 0)?;
+    for &mpidr in mpidrs {
+        let cpu = fdt.begin_node(&format!("cpu@{mpidr:x}"))?;
+        fdt.property_string("device_type", "cpu")?;
+        fdt.property_string("compatible", "arm,armv8")?;
+        fdt.property_string("enable-method", "psci")?;
+        fdt.property_u64("reg", mpidr)?;
+        fdt.end_node(cpu)?;
+    }
+    fdt.end_node(node)
+}
+
+fn psci(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node("psci")?;
+    fdt.property_string_list("compatible", vec!["arm,psci-1.0".into(), "arm,psci-0.2".into()])?;
+    fdt.property_string("method", "hvc")?;
+    fdt.end_node(node)
+}
+
+fn gic(fdt: &mut FdtWriter, board: &Board<'_>) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("intc@{:x}", layout::GIC_DISTRIBUTOR.base))?;
+    match board.gic {
+        Gic::V3 => {
+            fdt.property_string("compatible", "arm,gic-v3")?;
+            let size = layout::GIC_REDISTRIBUTOR_SIZE * board.cpus.len() as u64;
+            reg(fdt, &[layout::GIC_DISTRIBUTOR, Window { base: layout::GIC_REDISTRIBUTORS, size }])?;
+        }
+        Gic::V2 => {
+            fdt.property_string("compatible", "arm,gic-400")?;
+            reg(fdt, &[layout::GIC_DISTRIBUTOR, layout::GIC_CPU_INTERFACE])?;
+        }
+    }
+    fdt.property_null("interrupt-controller")?;
+    fdt.property_u32("#interrupt-cells", 3)?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_phandle(PHANDLE_GIC)?;
+    fdt.end_node(node)
+}
+
+fn timer(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node("timer")?;
+    fdt.property_string("compatible", "arm,armv8-timer")?;
+    // Secure EL1 physical, EL1 physical, virtual, EL2 physical: in this order by the binding.
+    let cells: Vec<u32> = [13, 14, 11, 10].iter().flat_map(|&ppi| [PPI, ppi, LEVEL_HIGH]).collect();
+    fdt.property_array_u32("interrupts", &cells)?;
+    fdt.property_null("always-on")?;
+    fdt.end_node(node)
+}
+
+fn clock(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node("apb-pclk")?;
+    fdt.property_string("compatible", "fixed-clock")?;
+    fdt.property_u32("#clock-cells", 0)?;
+    fdt.property_u32("clock-frequency", PERIPHERAL_CLOCK)?;
+    fdt.property_string("clock-output-names", "clk24mhz")?;
+    fdt.property_phandle(PHANDLE_CLOCK)?;
+    fdt.end_node(node)
+}
+
+fn serial(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("serial@{:x}", layout::SERIAL.base))?;
+    fdt.property_string("compatible", "ns16550a")?;
+    reg(fdt, &[layout::SERIAL])?;
+    fdt.property_u32("clock-frequency", SERIAL_CLOCK)?;
+    fdt.property_array_u32("interrupts", &[SPI, layout::SPI_SERIAL, EDGE_RISING])?;
+    fdt.end_node(node)
+}
+
+fn rtc(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("rtc@{:x}", layout::RTC.base))?;
+    fdt.property_string_list("compatible", vec!["arm,pl031".into(), "arm,primecell".into()])?;
+    reg(fdt, &[layout::RTC])?;
+    fdt.property_array_u32("interrupts", &[SPI, layout::SPI_RTC, LEVEL_HIGH])?;
+    fdt.property_u32("clocks", PHANDLE_CLOCK)?;
+    fdt.property_string("clock-names", "apb_pclk")?;
+    fdt.end_node(node)
+}

@@ -1,0 +1,63 @@
+//! The life of a machine: power-on, resets in place, and an orderly end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::Error;
+use super::machine::{Machine, Peripherals};
+use super::running::{Running, Stop};
+use super::signals::Signals;
+use super::timing::Timeline;
+use super::worker::Worker;
+use crate::config::VmConfig;
+
+/// How long the end of a guest waits for a reader that takes no console output.
+const CONSOLE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a machine came to an orderly end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest powered it off.
+    PowerOff,
+    /// A signal asked for it.
+    Signal(Signal),
+    /// Ctrl-A x on the console.
+    Quit,
+}
+
+/// Runs the machine that `config` describes until the guest powers it off, something asks it to
+/// stop, or it can't go on. A reset reboots the guest in place.
+///
+/// # Errors
+/// [`Error`] says what keeps it from starting, or [`Error::Crash`] what took the guest down.
+pub fn run(config: &VmConfig, timeline: &Arc<Timeline>) -> Result<Outcome, Error> {
+    let signals = Signals::block().map_err(Error::Signals)?;
+    let (machine, Peripherals { subscribers, quit }) = Machine::assemble(config, Arc::clone(timeline))?;
+    let worker = Worker::start(subscribers)?;
+    let outcome = loop {
+        let mut on = machine.power_on()?;
+        let running = Running::start(std::mem::take(&mut on.vcpus), &on.shared).map_err(Error::Threads)?;
+        let stop = running.wait(&signals, &quit).map_err(Error::Wait)?;
+        if !matches!(stop, Stop::Reset) {
+            // A vCPU may be waiting for a terminal that takes nothing; it could not be stopped.
+            machine.serial().stop();
+        }
+        drop(running);
+        drop(on);
+        match stop {
+            Stop::Reset => {
+                tracing::info!("the guest asked for a reset");
+                machine.reset();
+            }
+            Stop::PowerOff => break Ok(Outcome::PowerOff),
+            Stop::Signal(signal) => break Ok(Outcome::Signal(signal)),
+            Stop::Quit => break Ok(Outcome::Quit),
+            Stop::Crash(crash) => break Err(Error::Crash(crash)),
+        }
+    };
+    drop(worker);
+    machine.serial().finish(CONSOLE_PATIENCE);
+    outcome
+}

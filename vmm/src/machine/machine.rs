@@ -1,0 +1,235 @@
+//! Assembly: from a configuration to memory, devices and a device tree, and from those to a VM that
+//! is about to execute its first instruction.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use kvm_bindings::kvm_enable_cap;
+use kvm_ioctls::{Cap, IoEventAddress};
+use rustix::rand::GetRandomFlags;
+use vm_allocator::{AddressAllocator, AllocPolicy, IdAllocator};
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::errno;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::boot::{self, Placement};
+use super::fdt::{self, Board, VirtioSlot};
+use super::features::Features;
+use super::gic::Controller;
+use super::host::Host;
+use super::layout::{self, Window};
+use super::payload::Payload;
+use super::timing::Timeline;
+use super::vcpu::{Shared, Vcpu};
+use super::worker::Subscriber;
+use super::Error;
+use crate::config::VmConfig;
+use crate::devices::{Console, MmioBus, Rtc, Serial, SerialInput};
+use crate::kvm::memslot::MappedVm;
+use crate::kvm::register::Register;
+use crate::memory::GuestRam;
+use crate::virtio::{Block, MmioTransport, Rng, VirtioDevice};
+
+/// A machine that is switched off: everything that outlives a reset.
+#[derive(Debug)]
+pub struct Machine {
+    host: Host,
+    cpus: u32,
+    ram: GuestRam,
+    payload: Payload,
+    placement: Placement,
+    bus: Arc<MmioBus>,
+    serial: Arc<Serial>,
+    virtio: Vec<(VirtioSlot, Arc<MmioTransport>)>,
+    timeline: Arc<Timeline>,
+}
+
+/// A machine that is switched on: its VM, in the state of reset, with everything loaded.
+#[derive(Debug)]
+pub struct PoweredOn {
+    /// The vCPUs; the first starts at the kernel's entry.
+    pub vcpus: Vec<Vcpu>,
+    /// What their threads share.
+    pub shared: Shared,
+    // Holds the in-kernel interrupt controller and the VM until the vCPUs have stopped.
+    _gic: Controller,
+    _vm: MappedVm,
+}
+
+/// What the machine's owner serves while it runs.
+pub struct Peripherals {
+    /// The devices' work.
+    pub subscribers: Vec<Subscriber>,
+    /// Readable once the user has asked to quit on the console.
+    pub quit: EventFd,
+}
+
+impl Machine {
+    /// Puts together the machine that `config` describes. Whatever can be found wrong is found
+    /// here, before the guest runs; the console comes last, so that an error finds the terminal as
+    /// it was.
+    ///
+    /// # Errors
+    /// [`Error`] says what the host lacks, or which file is wrong in which way.
+    pub fn assemble(config: &VmConfig, timeline: Arc<Timeline>) -> Result<(Self, Peripherals), Error> {
+        let host = Host::open()?;
+        host.check(config.cpus, config.memory.size)?;
+        let payload = Payload::open(config)?;
+        let ram_window = Window { base: layout::RAM_BASE, size: config.memory.size };
+        let placement = boot::place(payload.demand(), ram_window)?;
+        let mut models: Vec<Box<dyn VirtioDevice>> = Vec::new();
+        for disk in &config.disks {
+            models.push(Box::new(Block::open(disk)?));
+        }
+        models.push(Box::new(Rng::new()));
+        let ram = GuestRam::allocate(&config.memory, GuestAddress(layout::RAM_BASE))?;
+        timeline.memory_mapped();
+        let virtio = transports(models, &ram)?;
+
+        let console = Console::open(&config.console)?;
+        if let Some(pty) = console.pty() {
+            eprintln!("quire: the console is on {}", pty.display());
+        }
+        let serial = Serial::new(console, timeline.first_console_byte())?;
+        let (input, quit) = SerialInput::new(Arc::clone(&serial))?;
+        let mut bus = MmioBus::new();
+        bus.insert("serial", GuestAddress(layout::SERIAL.base), Serial::SIZE, serial.clone())?;
+        bus.insert("rtc", GuestAddress(layout::RTC.base), Rtc::SIZE, Arc::new(Rtc::new()))?;
+        let mut subscribers: Vec<Subscriber> = vec![Box::new(input)];
+        for (slot, transport) in &virtio {
+            bus.insert("virtio", GuestAddress(slot.window.base), MmioTransport::SIZE, transport.clone())?;
+            subscribers.push(Box::new(Arc::clone(transport)));
+        }
+        let machine = Self {
+            host,
+            cpus: config.cpus,
+            ram,
+            payload,
+            placement,
+            bus: Arc::new(bus),
+            serial,
+            virtio,
+            timeline,
+        };
+        Ok((machine, Peripherals { subscribers, quit }))
+    }
+
+    /// The serial port, for its owner to stop and finish.
+    pub fn serial(&self) -> &Serial {
+        &self.serial
+    }
+
+    /// Brings every device back to the state of reset; no vCPU may run.
+    pub fn reset(&self) {
+        self.serial.reset();
+        for (_, transport) in &self.virtio {
+            transport.reset();
+        }
+    }
+
+    /// Creates the VM, with its vCPUs, interrupts and notifications, and loads what it boots.
+    ///
+    /// # Errors
+    /// [`Error`] says what KVM refused.
+    pub fn power_on(&self) -> Result<PoweredOn, Error> {
+        let vm = self.host.create_vm(self.ram.size())?;
+        // Without it an access that KVM can't decode ends KVM_RUN with no word on where.
+        let nisv = kvm_enable_cap { cap: Cap::ArmNisvToUser as u32, ..kvm_enable_cap::default() };
+        if let Err(error) = vm.enable_cap(&nisv) {
+            tracing::debug!(%error, "KVM won't tell where an access failed that it can't decode");
+        }
+        let vm = MappedVm::new(vm, &self.ram)?;
+        self.timeline.vm_created();
+
+        let features = Features::of_host(&vm).map_err(refused("a vCPU type"))?;
+        let mut vcpus = Vec::new();
+        let mut mpidrs = Vec::new();
+        for index in 0..self.cpus {
+            let fd = vm.create_vcpu(index.into()).map_err(refused("a vCPU"))?;
+            features.apply(&fd, index).map_err(refused("a vCPU's features"))?;
+            let mpidr = Register::MPIDR_EL1.get(&fd).map_err(refused("a vCPU's MPIDR_EL1"))?;
+            mpidrs.push(mpidr & AFFINITY);
+            vcpus.push(Vcpu { fd, index });
+        }
+        let gic = Controller::create(&vm, self.cpus)?;
+        for vcpu in &vcpus {
+            features.connect_pmu(&vcpu.fd).map_err(refused("a vCPU's PMU"))?;
+        }
+        self.connect(&vm)?;
+
+        let mut seed = [0; 64];
+        rustix::rand::getrandom(&mut seed, GetRandomFlags::empty()).map_err(Error::Entropy)?;
+        let slots: Vec<VirtioSlot> = self.virtio.iter().map(|(slot, _)| *slot).collect();
+        let tree = fdt::write(&Board {
+            cmdline: self.payload.cmdline(),
+            ram: Window { base: layout::RAM_BASE, size: self.ram.size() },
+            initrd: self.placement.initrd,
+            cpus: &mpidrs,
+            gic: gic.version,
+            pmu: features.pmu,
+            virtio: &slots,
+            seed,
+        })?;
+        if tree.len() as u64 > self.placement.fdt.size {
+            return Err(Error::TreeTooLarge { size: tree.len(), limit: self.placement.fdt.size });
+        }
+        self.ram.memory().write_slice(&tree, GuestAddress(self.placement.fdt.base))?;
+        self.payload.load(self.ram.memory(), &self.placement)?;
+        self.timeline.loaded();
+
+        if let Some(boot) = vcpus.first() {
+            Register::PC.set(&boot.fd, self.placement.kernel.base).map_err(refused("the entry"))?;
+            Register::x(0).set(&boot.fd, self.placement.fdt.base).map_err(refused("the entry"))?;
+        }
+        self.timeline.ready();
+        let shared = Shared {
+            bus: Arc::clone(&self.bus),
+            stop: Arc::new(AtomicBool::new(false)),
+            timeline: Arc::clone(&self.timeline),
+        };
+        Ok(PoweredOn { vcpus, shared, _gic: gic, _vm: vm })
+    }
+
+    /// Lets devices raise interrupts, and queue notifications reach the devices' thread, without a
+    /// detour through this process.
+    fn connect(&self, vm: &MappedVm) -> Result<(), Error> {
+        let irqfd = |event: &EventFd, spi| vm.register_irqfd(event, spi).map_err(refused("an irqfd"));
+        irqfd(self.serial.interrupt_event(), layout::SPI_SERIAL)?;
+        for (slot, transport) in &self.virtio {
+            irqfd(transport.interrupt_event(), slot.spi)?;
+            let notify = IoEventAddress::Mmio(slot.window.base + MmioTransport::QUEUE_NOTIFY);
+            for (queue, event) in (0u32..).zip(transport.queue_events()) {
+                vm.register_ioevent(event, &notify, queue).map_err(refused("an ioeventfd"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The affinity fields of MPIDR_EL1: Aff3 in 39:32, Aff2 to Aff0 in 23:0.
+const AFFINITY: u64 = 0xff_00ff_ffff;
+
+fn refused(what: &'static str) -> impl Fn(errno::Error) -> Error {
+    move |source| Error::Refused { what, source }
+}
+
+/// Gives each device a window and an interrupt.
+fn transports(
+    models: Vec<Box<dyn VirtioDevice>>,
+    ram: &GuestRam,
+) -> Result<Vec<(VirtioSlot, Arc<MmioTransport>)>, Error> {
+    let mut windows = AddressAllocator::new(layout::VIRTIO.base, layout::VIRTIO.size)?;
+    let (first, last) = layout::SPI_VIRTIO;
+    let mut interrupts = IdAllocator::new(first, last)?;
+    models
+        .into_iter()
+        .map(|model| {
+            let window =
+                windows.allocate(layout::VIRTIO_SIZE, layout::VIRTIO_SIZE, AllocPolicy::FirstMatch)?;
+            let window = Window { base: window.start(), size: layout::VIRTIO_SIZE };
+            let slot = VirtioSlot { window, spi: interrupts.allocate_id()? };
+            let transport = MmioTransport::new(model, ram.memory().clone()).map_err(Error::Transport)?;
+            Ok((slot, transport))
+        })
+        .collect()
+}

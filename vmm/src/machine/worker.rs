@@ -1,0 +1,78 @@
+//! The thread that does the devices' work: the event loop of every queue and of console input.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::{fmt, io};
+
+use event_manager::{EventManager, MutEventSubscriber, RemoteEndpoint, SubscriberOps};
+
+/// A device's share of the work.
+pub type Subscriber = Box<dyn MutEventSubscriber + Send>;
+
+/// Why there is no device thread.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The event loop could not be made.
+    #[error("can't create the devices' event loop: {0}")]
+    Loop(event_manager::Error),
+    /// The thread could not be started.
+    #[error("can't start the devices' thread: {0}")]
+    Thread(io::Error),
+}
+
+/// The running thread; it stops when the value is dropped.
+pub struct Worker {
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    remote: RemoteEndpoint<Subscriber>,
+}
+
+impl Worker {
+    /// Starts the thread, which serves `subscribers` until it is stopped.
+    ///
+    /// # Errors
+    /// [`Error`] says which resource the host refused.
+    pub fn start(subscribers: Vec<Subscriber>) -> Result<Self, Error> {
+        let mut events = EventManager::<Subscriber>::new().map_err(Error::Loop)?;
+        for subscriber in subscribers {
+            events.add_subscriber(subscriber);
+        }
+        let remote = events.remote_endpoint();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let serve = move || {
+            while !stopped.load(Ordering::Acquire) {
+                if let Err(error) = events.run() {
+                    // Waiting is all that can fail here, and nothing but the loop can do it.
+                    tracing::error!(%error, "the devices' event loop failed: devices stand still");
+                    return;
+                }
+            }
+        };
+        let thread = Builder::new().name("devices".into()).spawn(serve).map_err(Error::Thread)?;
+        Ok(Self { thread: Some(thread), stop, remote })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // Without the wake-up the thread would be found only at its next event.
+        match self.remote.kick() {
+            Ok(()) => {
+                if let Some(thread) = self.thread.take() {
+                    // A panic in there has been reported where it happened.
+                    let _ = thread.join();
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the devices' thread can't be woken to stop"),
+        }
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
