@@ -55,7 +55,7 @@ impl Cache {
         if place.is_dir() {
             return Ok(place);
         }
-        let _lock = self.lock()?;
+        let _lock = self.lock(name)?;
         if place.is_dir() {
             return Ok(place);
         }
@@ -72,13 +72,13 @@ impl Cache {
 
     /// Forgets a component.
     pub(crate) fn forget(&self, name: &str) -> Result<()> {
-        let _lock = self.lock()?;
+        let _lock = self.lock(name)?;
         remove(&self.path(name))
     }
 
-    /// Held while a component is built; freed by the kernel however its holder ends.
-    fn lock(&self) -> Result<File> {
-        let path = self.path("lock");
+    /// Held while something in the cache is written; freed by the kernel however its holder ends.
+    pub(crate) fn lock(&self, name: &str) -> Result<File> {
+        let path = self.path(&format!("{}.lock", name.replace('/', "-")));
         let file = File::create(&path).map_err(at(&path))?;
         if file.try_lock().is_err() {
             eprintln!("lab: waiting for another set-up to finish");

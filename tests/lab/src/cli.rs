@@ -1,0 +1,85 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::host::Shape;
+use crate::kernel::Kind;
+
+/// An arm64 KVM host on any Linux machine, and the runner of every check.
+#[derive(Debug, Parser)]
+#[command(name = "cargo lab", bin_name = "cargo lab", version)]
+pub(crate) struct Cli {
+    /// A Debian mirror, for machines whose own apt has none: ADDRESS[,SECURITY-ADDRESS].
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub(crate) mirror: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Bring what is missing, and say what is used.
+    Setup {
+        /// Forget what is cached and bring the newest.
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Run quire: on this machine's KVM if it is an arm64 host, else in an emulated one.
+    Run {
+        /// The emulated host.
+        #[command(flatten)]
+        host: HostArgs,
+        /// quire's subcommand and arguments; without any, the built-in guest runs.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run any arm64 program (static, or a script) in the emulated host.
+    Exec {
+        /// The emulated host.
+        #[command(flatten)]
+        host: HostArgs,
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        args: Vec<String>,
+    },
+    /// A shell in the emulated host.
+    Shell {
+        /// The emulated host.
+        #[command(flatten)]
+        host: HostArgs,
+    },
+}
+
+/// The emulated host's kernel and size.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct HostArgs {
+    /// The host's kernel.
+    #[arg(long, value_enum, default_value = "new")]
+    pub(crate) kernel: Kind,
+    /// The host's memory.
+    #[arg(long, default_value = "6G", value_name = "SIZE")]
+    pub(crate) memory: String,
+    /// The host's CPUs.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub(crate) cpus: u32,
+    /// Count instructions instead of time: what is measured repeats. One thread.
+    #[arg(long)]
+    pub(crate) deterministic: bool,
+    /// Added to the host kernel's command line.
+    #[arg(long, default_value = "", value_name = "WORDS")]
+    pub(crate) append: String,
+}
+
+impl HostArgs {
+    /// As the host takes it.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            memory: self.memory.clone(),
+            cpus: self.cpus,
+            deterministic: self.deterministic,
+            append: self.append.clone(),
+        }
+    }
+}
