@@ -1,0 +1,160 @@
+//! What needs the machine: an arm64 CPU at EL1 that nobody else uses.
+//!
+//! One CPU boots, reads the device tree, prints, and starts the others; then all of them do one
+//! job after another, each on its share of the memory. Nothing here waits for an interrupt: they
+//! stay masked.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`console`] | lines on the serial port, and the end of a run that failed |
+//! | [`paging`] | the stage-1 tables |
+//! | [`power`] | PSCI |
+//! | [`clock`] | the virtual counter |
+//! | [`team`] | the CPUs and their jobs |
+//! | [`program`] | the actions of the command line |
+//! | [`crash`] | the fatal ones |
+//! | [`trap`] | exceptions |
+
+#![expect(unsafe_code, reason = "the device tree is found through a pointer")]
+
+use core::convert::Infallible;
+use core::mem::MaybeUninit;
+
+use aarch64_cpu::registers::{MPIDR_EL1, Readable};
+use dtoolkit::fdt::Fdt;
+
+use crate::board::{self, Board, BoardError};
+use crate::ram::Span;
+use crate::say;
+use crate::stamp::PAGE_SIZE;
+use crate::words::Program;
+
+pub mod clock;
+pub mod console;
+pub mod crash;
+pub mod paging;
+pub mod power;
+pub mod program;
+pub mod team;
+pub mod trap;
+
+pub use paging::Frame;
+
+/// Bytes of each CPU's stack, but for the one that boots.
+const STACK: u64 = 16 << 10;
+
+/// The affinity fields of an MPIDR, as the device tree has them.
+const AFFINITY: u64 = 0xff_00ff_ffff;
+
+/// Where the parts of the image lie.
+#[derive(Debug)]
+pub struct Image {
+    /// First byte, and the first of the code.
+    pub start: u64,
+    /// End of the code.
+    pub text_end: u64,
+    /// End of what is only read.
+    pub rodata_end: u64,
+    /// End of all, also of what the file does not hold.
+    pub end: u64,
+    /// Where another CPU starts, its MMU off.
+    pub secondary_entry: u64,
+    /// Pages for translation tables.
+    pub frames: &'static mut [MaybeUninit<Frame>],
+}
+
+impl Image {
+    /// All of it.
+    pub const fn span(&self) -> Span {
+        Span { start: self.start, end: self.end }
+    }
+}
+
+/// Runs the stamper on the boot CPU. `level` is the exception level at which it was entered.
+///
+/// # Safety
+///
+/// Called once, by the boot CPU, at EL1, with the image and the blocks of 2 MiB that hold the
+/// device tree's first and last byte mapped at their own addresses. `device_tree` is what the
+/// boot loader passed on.
+pub unsafe fn run(mut image: Image, device_tree: *const u8, level: u64) -> ! {
+    let frames = core::mem::take(&mut image.frames);
+    // SAFETY: the boot loader's pointer is the only way to find it, and the entry code has mapped
+    // what its header says; it checks itself from there.
+    let fdt = unsafe { Fdt::from_raw(device_tree) };
+    let fdt = match fdt {
+        Ok(fdt) => fdt,
+        // There is no console to tell, and no PSCI to call.
+        Err(_) => power::halt(),
+    };
+    let tree = Span::new(device_tree as u64, fdt.data().len() as u64).outer_pages();
+    let port = board::console(&fdt);
+    power::set_conduit(board::conduit(&fdt));
+
+    let mut tables = paging::Stage1::new(frames);
+    tables.map_image(&image);
+    tables.map_data(tree);
+    if let Some(port) = port {
+        tables.map_device(port.span().outer_pages());
+    }
+    // SAFETY: the image with its stack, and the device tree, are mapped as they were.
+    unsafe { tables.activate() };
+    if let Some(port) = port {
+        // SAFETY: it has just been mapped, for good, and nobody else drives it.
+        unsafe { console::open(port) };
+    }
+    say!("boot image={} el={level}", image.span());
+
+    let Err(error) = start(&fdt, &image, tree, &mut tables);
+    console::fail(format_args!("{error}"))
+}
+
+/// Reads the rest of the device tree, starts the CPUs and follows the command line.
+fn start(
+    fdt: &Fdt<'_>,
+    image: &Image,
+    tree: Span,
+    tables: &mut paging::Stage1,
+) -> Result<Infallible, BoardError> {
+    let board = Board::new(fdt)?;
+    let program = match Program::parse(board.bootargs) {
+        Ok(program) => program,
+        Err(error) => console::fail(format_args!("{error}")),
+    };
+    let mut ram = board.memory.clone();
+    ram.trim_to_pages();
+    ram.remove(image.span())?;
+    ram.remove(tree)?;
+    for &span in board.reserved.spans() {
+        ram.remove(span)?;
+    }
+    for &span in ram.spans() {
+        tables.map_data(span);
+    }
+    let stacks = board.cpus.len() as u64 * STACK;
+    let (Some(mark), Some(stacks)) = (ram.carve(PAGE_SIZE), ram.carve(stacks)) else {
+        console::fail(format_args!("memory {} has no room for {stacks} bytes of stacks", board.memory));
+    };
+    let own = MPIDR_EL1.get() & AFFINITY;
+    if !board.cpus.contains(&own) {
+        console::fail(format_args!("device tree: no cpu has affinity {own:#x}, which runs this"));
+    }
+    let pages = ram.pages();
+    // SAFETY: all of it has just been mapped, and taken out of what anyone else uses; the entry is
+    // the image's own.
+    let team = unsafe {
+        team::Team::start(
+            &board.cpus,
+            own,
+            stacks,
+            tables.ttbr(),
+            image.secondary_entry,
+            ram,
+            program.pattern,
+        )
+    };
+    say!("ready cpus={} ram={} pages={pages}", board.cpus.len(), board.memory);
+    let memory = board.memory.spans().first().map_or(0, |span| span.start);
+    let mark = mark.start;
+    program::Run { team, tables, pages, memory, mark, generation: None }.all(&program)
+}
