@@ -1,0 +1,91 @@
+//! Where `quire`, guest kernels and busybox are.
+//!
+//! | variable | what |
+//! |---|---|
+//! | `QUIRE_BIN` | the `quire` program; `quire` on PATH where unset |
+//! | `QUIRE_GUEST_DIR` | a folder with `new/`, `lts/` and `16k/` (each `vmlinuz`, `modules/`, `modules/order`) and `busybox/busybox`, as `cargo lab setup` lays it out |
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+
+/// The `quire` program.
+pub fn quire() -> PathBuf {
+    env::var_os("QUIRE_BIN").map_or_else(|| PathBuf::from("quire"), PathBuf::from)
+}
+
+/// The folder of kernels, modules and busybox.
+///
+/// # Panics
+/// Where `QUIRE_GUEST_DIR` is not set: a scenario that has no guest to start can't pass.
+pub fn guests() -> PathBuf {
+    let folder = env::var_os("QUIRE_GUEST_DIR").expect(
+        "QUIRE_GUEST_DIR names no folder of guest kernels: run `cargo lab test`, or `cargo lab setup` and point \
+         it at the folder `arm64` of the lab's cache",
+    );
+    folder.into()
+}
+
+/// The static arm64 busybox.
+///
+/// # Panics
+/// As [`guests`].
+pub fn busybox() -> PathBuf {
+    guests().join("busybox/busybox")
+}
+
+/// One of Debian's arm64 kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// The newest, 4 KiB pages.
+    New,
+    /// The long-term one, 4 KiB pages.
+    Lts,
+    /// The newest with 16 KiB pages.
+    Pages16k,
+}
+
+impl Kernel {
+    fn folder(self) -> PathBuf {
+        guests().join(match self {
+            Self::New => "new",
+            Self::Lts => "lts",
+            Self::Pages16k => "16k",
+        })
+    }
+
+    /// The kernel file.
+    ///
+    /// # Panics
+    /// As [`guests`].
+    pub fn image(self) -> PathBuf {
+        self.folder().join("vmlinuz")
+    }
+
+    /// The files of `wanted` modules and of what they need, in the order in which they load. A
+    /// module that the kernel has built in has no file.
+    ///
+    /// # Panics
+    /// As [`guests`], and where the kernel's folder is not complete.
+    pub fn modules(self, wanted: &[&str]) -> Vec<PathBuf> {
+        let folder = self.folder().join("modules");
+        let text = fs::read_to_string(folder.join("order"))
+            .unwrap_or_else(|error| panic!("{}/order: {error}", folder.display()));
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let mut needed: Vec<String> = wanted.iter().map(|name| format!("{name}.ko")).collect();
+        // A module stands behind what it needs, so one pass from the end finds everything.
+        for line in lines.iter().rev() {
+            if let [file, needs @ ..] = line.as_slice()
+                && needed.iter().any(|name| name == file)
+            {
+                needed.extend(needs.iter().map(|name| (*name).to_owned()));
+            }
+        }
+        lines
+            .iter()
+            .filter_map(|line| line.first())
+            .filter(|file| needed.iter().any(|name| name == *file))
+            .map(|file| folder.join(file))
+            .collect()
+    }
+}

@@ -1,0 +1,152 @@
+//! Bad input: a clear error, and nothing half-started.
+#![cfg(target_arch = "aarch64")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use e2e::guest::{Guest, run};
+use e2e::{Kernel, environment};
+
+/// `quire run ARGS` fails, says all of `words`, and no guest has said anything.
+#[track_caller]
+fn refused(args: &[&str], words: &[&str]) {
+    let (code, text) = run([&["run"], args].concat());
+    assert_ne!(code, 0, "{args:?} was accepted: {text}");
+    assert!(!text.contains("stamper:") && !text.contains("panicked"), "{args:?}: {text}");
+    for word in words {
+        assert!(text.contains(word), "{args:?} does not say {word:?}: {text}");
+    }
+}
+
+fn write(folder: &Path, name: &str, content: &[u8]) -> String {
+    let path = folder.join(name);
+    fs::write(&path, content).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn kernels_that_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = fs::read(Kernel::Lts.image()).unwrap();
+    let mut big_endian = image.clone();
+    big_endian[24] |= 1;
+    let mut bz_image = vec![0; 1 << 20];
+    bz_image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    bz_image[0x202..0x206].copy_from_slice(b"HdrS");
+    for (name, content, word) in [
+        ("empty", Vec::new(), "empty"),
+        ("truncated", image[..1 << 20].to_vec(), "truncated"),
+        ("bzimage", bz_image, "x86"),
+        ("big-endian", big_endian, "big-endian"),
+        ("text", b"just words".to_vec(), "text"),
+    ] {
+        let path = write(folder.path(), name, &content);
+        refused(&["--kernel", &path], &[&path, word]);
+    }
+    refused(&["--kernel", "/no/such/kernel"], &["/no/such/kernel", "no such file"]);
+    refused(&["--kernel", "/proc"], &["/proc", "directory"]);
+    let path = Kernel::Lts.image().display().to_string();
+    refused(&["--kernel", &path, "--memory", "16M"], &["the kernel needs", "16 MiB"]);
+}
+
+#[test]
+fn an_initrd_that_does_not_fit_or_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let initrd = folder.path().join("initrd");
+    fs::File::create(&initrd).unwrap().set_len(600 << 20).unwrap();
+    let (kernel, initrd) = (Kernel::Lts.image().display().to_string(), initrd.display().to_string());
+    refused(
+        &["--kernel", &kernel, "--initrd", &initrd, "--memory", "512M"],
+        &["initrd", "600 MiB", "at least"],
+    );
+    refused(&["--kernel", &kernel, "--initrd", "/no/such/initrd"], &["/no/such/initrd"]);
+}
+
+#[test]
+fn amounts_of_memory_that_can_not_be() {
+    refused(&["--memory", "0"], &["memory size"]);
+    refused(&["--memory", "3M,block=2M"], &["3M", "not a multiple", "2M"]);
+    refused(&["--memory", "8388608T,block=4K"], &["memory"]);
+    refused(&["--memory", "64T"], &["memory"]);
+}
+
+#[test]
+fn a_pool_of_huge_pages_that_is_short() {
+    refused(
+        &["--memory", "512G,backing=hugetlb,block=2M"],
+        &["/sys/kernel/mm/hugepages/hugepages-2048kB", "262144"],
+    );
+}
+
+#[test]
+fn numbers_of_vcpus_that_can_not_be() {
+    refused(&["--cpus", "0"], &["cpus"]);
+    refused(&["--cpus", "100000"], &["cpus"]);
+    refused(&["--cpus", "512", "--memory", "64M"], &["--cpus"]);
+}
+
+#[test]
+fn disks_that_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    refused(&["--disk", "/no/such/disk"], &["/no/such/disk"]);
+    refused(&["--disk", "/proc"], &["/proc", "directory"]);
+    let odd = write(folder.path(), "odd", &[0; 1000]);
+    refused(&["--disk", &odd], &[&odd, "512"]);
+    let disk = write(folder.path(), "disk", &[0; 4096]);
+    let mut guest = Guest::start(["run", "--memory", "64M", "--cmdline", "spin", "--disk", &disk]);
+    guest.wait_for("stamper: spin");
+    refused(&["--disk", &disk], &[&disk, "use"]);
+}
+
+#[test]
+fn keys_that_are_unknown_name_the_nearest() {
+    refused(&["--memory", "64M,bakcing=memfd"], &["bakcing", "backing"]);
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "vm.json", br#"{"cpu": 2}"#);
+    refused(&["--config", &config], &["cpu", "cpus"]);
+    let config = write(folder.path(), "vm2.json", br#"{"memory": {"size": "64M", "blok": "2M"}}"#);
+    refused(&["--config", &config], &["blok", "block"]);
+}
+
+#[test]
+fn a_configuration_file_is_the_same_as_options() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(
+        folder.path(),
+        "vm.json",
+        br#"{"cpus": 2, "memory": {"size": "64M"}, "cmdline": "generations=1"}"#,
+    );
+    let (code, text) = run(["run", "--config", &config]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("stamper: ready cpus=2 ram=0x40000000+0x4000000"), "{text}");
+}
+
+#[test]
+fn a_host_without_kvm_or_permission_says_so() {
+    // In a mount namespace of their own the device is gone, and then it belongs to somebody else.
+    for (hide, user, words) in [
+        ("mount -t tmpfs tmpfs /dev", None, ["no /dev/kvm", "cargo lab run"]),
+        ("chmod 600 /dev/kvm", Some(65534), ["no permission to open /dev/kvm", "group"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let program = folder.path().join("quire");
+        fs::copy(environment::quire(), &program).unwrap();
+        let run = match user {
+            None => format!("exec {} run", program.display()),
+            Some(id) => {
+                format!("exec {} setuidgid {id} {} run", environment::busybox().display(), program.display())
+            }
+        };
+        let script = format!("mount --make-rprivate / ; {hide} && {run}");
+        let (status, text) = Guest::spawn(
+            std::process::Command::new(environment::busybox()).args(["unshare", "-m", "sh", "-c", &script]),
+        )
+        .wait();
+        assert!(!status.success(), "{text}");
+        for word in words {
+            assert!(text.contains(word), "{hide}: {text}");
+        }
+    }
+}

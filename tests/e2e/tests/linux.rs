@@ -1,0 +1,146 @@
+//! Stock Debian kernels, from an initramfs and from a disk that the guest itself has made.
+#![cfg(target_arch = "aarch64")]
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::Path;
+
+use e2e::{Guest, Kernel, Userland, userland};
+
+fn linux(kernel: Kernel, initrd: &Path, more: &[&str]) -> Vec<OsString> {
+    let mut args: Vec<OsString> = vec!["run".into(), "--kernel".into(), kernel.image().into()];
+    args.extend(["--initrd".into(), initrd.into()]);
+    args.extend(more.iter().map(Into::into));
+    args
+}
+
+fn boots(kernel: Kernel, cpus: u32) {
+    let folder = tempfile::tempdir().unwrap();
+    let initrd =
+        Userland::new(kernel, "cat /proc/cmdline; dmesg -l emerg,alert,crit,err,warn").write(folder.path());
+    let cpus = cpus.to_string();
+    let mut guest = Guest::start(linux(kernel, &initrd, &["--cpus", &cpus, "--memory", "512M"]));
+    let line = guest.wait_for(" cpus,");
+    assert!(line.contains(userland::READY) && line.ends_with(&format!(" {cpus} cpus,")), "{line}");
+    let text = guest.expect_exit(0);
+    assert!(text.contains("console=ttyS0"), "{text}");
+    assert!(!text.contains("no virtio"), "a module did not load: {text}");
+    // What a kernel says of a device tree that it does not like.
+    for complaint in ["OF: ", "GIC: unable", "psci: failed", "arch_timer: No interrupt", "Firmware Bug"] {
+        assert!(!text.contains(complaint), "the kernel complains, {complaint:?}: {text}");
+    }
+}
+
+#[test]
+fn debian_7_boots_on_one_vcpu() {
+    boots(Kernel::New, 1);
+}
+
+#[test]
+fn debian_7_boots_on_four_vcpus() {
+    boots(Kernel::New, 4);
+}
+
+#[test]
+fn debian_6_12_boots_on_one_vcpu() {
+    boots(Kernel::Lts, 1);
+}
+
+#[test]
+fn debian_6_12_boots_on_four_vcpus() {
+    boots(Kernel::Lts, 4);
+}
+
+#[test]
+fn a_kernel_with_16_kib_pages_boots() {
+    boots(Kernel::Pages16k, 2);
+}
+
+#[test]
+fn a_gzipped_image_and_a_zboot_boot_like_the_image() {
+    // Whatever form Debian ships, the same bytes gzip'ed are another form.
+    let folder = tempfile::tempdir().unwrap();
+    let packed = folder.path().join("vmlinuz.gz");
+    let mut encoder =
+        flate2::write::GzEncoder::new(File::create(&packed).unwrap(), flate2::Compression::fast());
+    std::io::copy(&mut File::open(Kernel::Lts.image()).unwrap(), &mut encoder).unwrap();
+    encoder.finish().unwrap();
+    let initrd = Userland::new(Kernel::Lts, "").write(folder.path());
+    let mut args: Vec<OsString> = vec!["run".into(), "--kernel".into(), packed.into()];
+    args.extend(["--initrd".into(), initrd.into()]);
+    let mut guest = Guest::start(args);
+    guest.wait_for(userland::READY);
+    guest.expect_exit(0);
+}
+
+/// What the guest leaves on its second disk for the test to find.
+const MARK: &str = "written by the guest";
+
+#[test]
+fn a_guest_boots_from_the_disk_that_another_has_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, data) = (folder.path().join("root.img"), folder.path().join("data.img"));
+    File::create(&root).unwrap().set_len(64 << 20).unwrap();
+    File::create(&data).unwrap().set_len(1 << 20).unwrap();
+    let install = r#"
+        mke2fs -q /dev/vda && mount -t ext2 /dev/vda /mnt || echo "install failed"
+        mkdir -p /mnt/bin /mnt/dev /mnt/proc /mnt/sbin
+        cp /bin/busybox /mnt/bin/busybox
+        cat > /mnt/sbin/init <<'EOF'
+#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t devtmpfs dev /dev
+echo "root is $(/bin/busybox grep ' / ' /proc/mounts | /bin/busybox tail -n 1)"
+echo "written by the guest" | /bin/busybox dd of=/dev/vdb bs=512 conv=sync
+/bin/busybox sync
+/bin/busybox poweroff -f
+EOF
+        chmod +x /mnt/sbin/init
+        umount /mnt && echo "install done"
+    "#;
+    let disk = |path: &Path| path.display().to_string();
+    let make = Userland::new(Kernel::New, install).with_modules(&["ext4"]).write(folder.path());
+    let mut guest = Guest::start(linux(Kernel::New, &make, &["--disk", &disk(&root)]));
+    guest.wait_for("install done");
+    guest.expect_exit(0);
+
+    let boot = Userland::new(Kernel::New, "mount -t ext2 /dev/vda /mnt && exec switch_root /mnt /sbin/init")
+        .with_modules(&["ext4"])
+        .write(folder.path());
+    let mut guest = Guest::start(linux(
+        Kernel::New,
+        &boot,
+        &["--disk", &disk(&root), "--disk", &disk(&data), "--cpus", "2"],
+    ));
+    guest.wait_for("root is /dev/vda / ext2");
+    guest.expect_exit(0);
+    let written = fs::read(&data).unwrap();
+    assert!(written.starts_with(MARK.as_bytes()), "{:?}", &written[..64]);
+    assert!(written[512..].iter().all(|&byte| byte == 0), "the guest wrote one sector");
+}
+
+#[test]
+fn a_read_only_disk_can_be_read_and_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk.img");
+    let mut content = vec![0; 1 << 20];
+    content[..6].copy_from_slice(b"sealed");
+    fs::write(&disk, &content).unwrap();
+    let script = "dd if=/dev/vda bs=6 count=1 2>/dev/null; echo; cat /sys/block/vda/ro; echo x > /dev/vda && echo wrote";
+    let initrd = Userland::new(Kernel::New, script).write(folder.path());
+    let option = format!("{},ro", disk.display());
+    let text = Guest::start(linux(Kernel::New, &initrd, &["--disk", &option])).expect_exit(0);
+    assert!(text.contains("sealed\r\n1\r\n"), "{text}");
+    assert!(!text.contains("\r\nwrote"), "{text}");
+    assert_eq!(fs::read(&disk).unwrap(), content);
+}
+
+#[test]
+fn the_entropy_device_feeds_the_guest() {
+    let folder = tempfile::tempdir().unwrap();
+    let script =
+        "cat /sys/class/misc/hw_random/rng_current; dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c";
+    let initrd = Userland::new(Kernel::New, script).write(folder.path());
+    let text = Guest::start(linux(Kernel::New, &initrd, &[])).expect_exit(0);
+    assert!(text.contains("virtio_rng.0\r\n64\r\n"), "{text}");
+}
