@@ -299,6 +299,19 @@ memset:
     .globl bcmp
 memcmp:
 bcmp:
+0:  subs x2, x2, #8
+    b.lo 3f
+    ldr x3, [x0], #8
+    ldr x4, [x1], #8
+    cmp x3, x4
+    b.eq 0b
+    rev x3, x3              // the first byte decides
+    rev x4, x4
+    cmp x3, x4
+    mov w0, #1
+    csneg w0, w0, w0, hi
+    ret
+3:  add x2, x2, #8
 1:  cbz x2, 2f
     ldrb w3, [x0], #1
     ldrb w4, [x1], #1

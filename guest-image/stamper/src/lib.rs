@@ -38,7 +38,7 @@
 //! starts at A and is B bytes long, lists are joined by commas. New fields come last.
 //!
 //! ```text
-//! boot image=0x40000000+0x2d000 el=1          the first bytes, before anything else is looked at
+//! boot image=0x40000000+0x6d000 el=1 us=81    the first bytes: us is the age of the virtual counter
 //! ready cpus=4 ram=0x40000000+0x20000000 pages=130988
 //! stamp pages=130988 generation=1 us=12345
 //! verify pages=130988 generation=1 bad=0 us=12345

@@ -23,6 +23,11 @@ impl Instant {
     }
 }
 
+/// Microseconds since the counter was 0.
+pub fn uptime() -> u64 {
+    Instant(0).micros()
+}
+
 /// Waits. The event stream wakes the CPU from WFE, so that waiting costs the host little and needs no
 /// interrupt.
 pub fn sleep(micros: u64) {

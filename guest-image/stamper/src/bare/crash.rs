@@ -15,16 +15,18 @@ use crate::words::Crash;
 /// access came back.
 pub fn crash(kind: Crash, below: u64, tables: &mut Stage1) {
     let word = kind.word();
+    if kind == Crash::Undefined {
+        say!("crash kind={word}");
+        // SAFETY: traps; the vectors end the run.
+        unsafe { asm!("udf #0", options(noreturn)) }
+    }
     let Some(address) = below.checked_sub(PAGE_SIZE) else {
         console::fail(format_args!("memory starts at 0: there is no page below it to crash={word} at"));
     };
     let page = Span::new(address, PAGE_SIZE);
     say!("crash kind={word} address={address:#x}");
     match kind {
-        Crash::Undefined => {
-            // SAFETY: traps; the vectors end the run.
-            unsafe { asm!("udf #0", options(noreturn)) }
-        }
+        Crash::Undefined => {}
         Crash::Unmapped => {
             tables.map_device(page);
             let value: u32;

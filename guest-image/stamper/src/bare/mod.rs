@@ -103,7 +103,7 @@ pub unsafe fn run(mut image: Image, device_tree: *const u8, level: u64) -> ! {
         // SAFETY: it has just been mapped, for good, and nobody else drives it.
         unsafe { console::open(port) };
     }
-    say!("boot image={} el={level}", image.span());
+    say!("boot image={} el={level} us={}", image.span(), clock::uptime());
 
     let Err(error) = start(&fdt, &image, tree, &mut tables);
     console::fail(format_args!("{error}"))
@@ -131,8 +131,9 @@ fn start(
     for &span in ram.spans() {
         tables.map_data(span);
     }
-    let stacks = board.cpus.len() as u64 * STACK;
-    let (Some(mark), Some(stacks)) = (ram.carve(PAGE_SIZE), ram.carve(stacks)) else {
+    // The stacks first: a loader may write to the first page of memory again when it resets.
+    let stacks = (board.cpus.len() as u64 - 1) * STACK;
+    let (Some(stacks), Some(mark)) = (ram.carve(stacks), ram.carve(PAGE_SIZE)) else {
         console::fail(format_args!("memory {} has no room for {stacks} bytes of stacks", board.memory));
     };
     let own = MPIDR_EL1.get() & AFFINITY;

@@ -76,7 +76,7 @@ pub struct Team(());
 
 impl Team {
     /// Starts the CPUs with these affinities, except `own`, which is running this. Each gets its
-    /// part of `stacks`, which has room for all. Then all of them own `ram`.
+    /// part of `stacks`, which has room for all of them. Then all of them own `ram`.
     ///
     /// # Safety
     ///
@@ -95,7 +95,7 @@ impl Team {
         let shared = SHARED.call_once(|| Shared { ram, pattern, cpus });
         let others = affinities.iter().filter(|&&affinity| affinity != own);
         for (&affinity, index) in others.zip(1..) {
-            let stack = stacks.start + (index + 1) * STACK;
+            let stack = stacks.start + index * STACK;
             let context = stack - 64;
             // SAFETY: the top of a stack that no CPU uses yet, by the contract of this function.
             unsafe { (context as *mut Start).write(Start { ttbr, stack: context, index }) };
