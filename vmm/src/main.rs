@@ -1,2 +1,7 @@
 //! The `quire` program: parse and dispatch, nothing else.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    quire::cli::main()
+}

@@ -1,1 +1,85 @@
-//! To come.
+//! The command line of `quire`: one file per subcommand.
+//!
+//! Principles: a subcommand turns words into values of the floors below and prints what comes back,
+//! nothing more; an error is one line that says what was wrong, its causes indented below it; standard
+//! output belongs to the guest or to the answer, everything else goes to standard error.
+//!
+//! # Exit codes
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | the guest powered itself off, or was asked to stop and did; `doctor`: a guest can run here |
+//! | 1 | the host, a file or the guest itself kept it from running or from going on; `doctor`: no guest can run here |
+//! | 2 | the command line or the configuration is wrong; nothing was started |
+//! | 101 | a bug in `quire` |
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`run`] | `quire run` |
+//! | [`doctor`] | `quire doctor` |
+//! | `log` | what goes to standard error while the program works |
+//! | `failure` | an error and its causes, as they are printed |
+//! | `panic` | the terminal is restored whatever happens |
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod doctor;
+mod failure;
+mod log;
+mod panic;
+pub mod run;
+
+/// The help's last words.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    the guest powered itself off, or was asked to stop and did; doctor: a guest can run here
+  1    the host, a file or the guest itself kept it from running; doctor: no guest can run here
+  2    the command line or the configuration is wrong; nothing was started
+  101  a bug in quire";
+
+/// A small VMM for arm64 KVM hosts that manages guest memory in blocks and contiguous groups.
+#[derive(Debug, Parser)]
+#[command(name = "quire", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    log: log::LogArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a guest until it powers off.
+    Run(run::RunArgs),
+    /// Tell what this host offers, and what to do about what it does not.
+    Doctor(doctor::DoctorArgs),
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let start = run::Start::now();
+    panic::install();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::usage(&error),
+    };
+    cli.log.install();
+    match cli.command {
+        Command::Run(args) => failure::report(args.run(start)),
+        Command::Doctor(args) => failure::report(args.run()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -74,8 +74,15 @@ pub enum Error {
         what: &'static str,
     },
     /// Not JSON, or JSON with values of the wrong type.
-    #[error("not a valid configuration")]
-    Json(#[source] serde_json::Error),
+    #[error("line {line}, column {column}: {message}")]
+    Json {
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1; 0 at the end of the line before.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
     /// JSON, but not an object.
     #[error("a configuration is a JSON object, as in {{ \"memory\": \"1G\" }}")]
     NotAnObject,
@@ -152,6 +159,17 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        let message = error.to_string();
+        // The place is at the end of the message too; at its start it is easier to see.
+        let place = format!(" at line {line} column {column}");
+        let message = message.strip_suffix(&place).unwrap_or(&message).to_owned();
+        Self::Json { line, column, message }
+    }
 }
 
 /// "a, b or c".

@@ -62,13 +62,13 @@ impl VmConfig {
     /// # Errors
     /// [`Error::UnknownKey`], [`Error::Json`] with line and column.
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        let document = serde_json::from_str(text).map_err(Error::Json)?;
+        let document = serde_json::from_str(text)?;
         json::check_keys(&document)?;
         // serde would also take an array, with the fields in their order.
         if !document.is_object() {
             return Err(Error::NotAnObject);
         }
-        serde_json::from_str(text).map_err(Error::Json)
+        Ok(serde_json::from_str(text)?)
     }
 }
 
