@@ -60,8 +60,9 @@ impl Apt {
     pub(crate) fn open(cache: &Cache, mirror: &Mirror, suite: Suite) -> Result<Apt> {
         if !available() {
             return Err(Error::Missing {
-                what: "apt-get and dpkg-deb are not here, and the lab brings what is missing as Debian packages"
-                    .into(),
+                what:
+                    "apt-get and dpkg-deb are not here, and the lab brings what is missing as Debian packages"
+                        .into(),
                 remedy: crate::setup::WITHOUT_APT.into(),
             });
         }

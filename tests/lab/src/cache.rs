@@ -7,8 +7,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Result, at};
 use crate::error::Error;
+use crate::error::{Result, at};
 
 /// The cache folder.
 #[derive(Debug, Clone)]
@@ -38,11 +38,6 @@ impl Cache {
     /// A path in the cache.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
-    }
-
-    /// Whether a component is there.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.path(name).is_dir()
     }
 
     /// The component's folder, built by `build` (into the folder that it is given) if it is not

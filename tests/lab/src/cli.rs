@@ -44,6 +44,14 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         args: Vec<String>,
     },
+    /// Check everything: formatting, lints, unit and doc tests, scenarios. Ends with one count.
+    Test {
+        /// A step (fmt, clippy, unit, doc, arm64, e2e, advisories), or a part of a test's name.
+        filter: Option<String>,
+        /// Only on a host with this kernel; without it, on each.
+        #[arg(long, value_enum)]
+        kernel: Option<Kind>,
+    },
     /// A shell in the emulated host.
     Shell {
         /// The emulated host.

@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use lab_init::plan;
@@ -50,6 +50,15 @@ pub(crate) struct Shape {
     pub(crate) deterministic: bool,
     /// Added to the kernel's command line.
     pub(crate) append: String,
+}
+
+/// Where a program wrote something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Its standard output.
+    Output,
+    /// Its standard error.
+    Error,
 }
 
 /// A running host.
@@ -93,10 +102,9 @@ impl Host {
         let mut command = parts.qemu.command();
         command.args(machine(shape));
         command.arg("-kernel").arg(parts.kernel.image()).args(["-initrd", "/dev/fd/5"]);
-        command.arg("-append").arg(format!(
-            "console=ttyAMA0 rdinit=/init quiet kvm-arm.mode=nested panic=-1 {}",
-            shape.append
-        ));
+        command
+            .arg("-append")
+            .arg(format!("console=ttyAMA0 rdinit=/init quiet kvm-arm.mode=nested panic=-1 {}", shape.append));
         command.args(["-chardev", "file,id=console,path=/dev/fd/4,append=on", "-serial", "chardev:console"]);
         command.args(["-chardev", "socket,id=lab,fd=3"]);
         command.args(["-device", "virtio-serial-pci"]);
@@ -162,26 +170,26 @@ impl Host {
         }
     }
 
-    /// Runs a program without input to its end, or for at most `limit`; gives its output away
-    /// piece by piece. `None` where it had to be killed.
+    /// Runs a program without input to its end, or until it has been silent for `silence`; gives
+    /// its output away piece by piece. `None` where it had to be killed.
     ///
     /// # Errors
     /// Where it can't be started, or the host dies.
     pub(crate) fn run(
         &mut self,
         start: Start,
-        limit: Duration,
-        mut output: impl FnMut(&[u8]),
+        silence: Duration,
+        output: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<Option<Exit>> {
         self.wire.send(&Frame::Start(start));
         self.wire.send(&Frame::InputEnd);
-        let end = Instant::now() + limit;
         let mut killed = false;
         loop {
             // What was killed ends soon, or never will.
-            let left = if killed { Duration::from_secs(30) } else { end.saturating_duration_since(Instant::now()) };
-            match self.next(left)? {
-                Some(Frame::Output(bytes) | Frame::Error(bytes)) => output(&bytes),
+            let limit = if killed { Duration::from_secs(30) } else { silence };
+            match self.next(limit)? {
+                Some(Frame::Output(bytes)) => output(Stream::Output, &bytes),
+                Some(Frame::Error(bytes)) => output(Stream::Error, &bytes),
                 Some(Frame::Exited(exit)) => return Ok((!killed).then_some(exit)),
                 Some(Frame::Refused(why)) => return Err(Error::Refused(why)),
                 Some(_) => {}
@@ -238,6 +246,9 @@ mod tests {
         shape.deterministic = false;
         let args = machine(&shape).join(" ");
         assert!(args.contains("thread=multi") && !args.contains("icount"), "{args}");
-        assert!(args.contains("virtualization=on") && args.contains("-smp 2") && args.contains("-m 6G"), "{args}");
+        assert!(
+            args.contains("virtualization=on") && args.contains("-smp 2") && args.contains("-m 6G"),
+            "{args}"
+        );
     }
 }

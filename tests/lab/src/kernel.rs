@@ -108,7 +108,9 @@ fn packages_of(apt: &Apt, meta: &str) -> Result<Vec<String>> {
         .depends(&qualified(image))?
         .iter()
         .map(|name| name.trim_end_matches(":arm64"))
-        .filter(|name| ["linux-binary-", "linux-modules-", "linux-base-"].iter().any(|part| name.starts_with(part)))
+        .filter(|name| {
+            ["linux-binary-", "linux-modules-", "linux-base-"].iter().any(|part| name.starts_with(part))
+        })
         .map(qualified)
         .collect();
     let split = parts.iter().any(|name| name.starts_with("linux-binary-"));
@@ -120,7 +122,8 @@ fn take(from: &Path, folder: &Path) -> Result<()> {
     let modules = from.join("usr/lib/modules");
     let modules = if modules.is_dir() { modules } else { from.join("lib/modules") };
     let entry = fs::read_dir(&modules).map_err(at(&modules))?.next();
-    let missing = |what: &str| Error::Package { package: "linux-image".into(), what: format!("it has no {what}") };
+    let missing =
+        |what: &str| Error::Package { package: "linux-image".into(), what: format!("it has no {what}") };
     let tree = entry.ok_or_else(|| missing("modules"))?.map_err(at(&modules))?.path();
     let release = tree.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for (name, packed) in [("vmlinuz", "vmlinuz"), ("config", "config")] {

@@ -13,10 +13,12 @@
 //! | [`qemu`], [`kernel`], [`module`], [`toolchain`] | the emulator, kernels and their modules, the cross compiler |
 //! | [`workspace`] | this checkout and what cargo builds in it |
 //! | [`initramfs`], [`share`], [`host`], [`leash`] | the emulated host |
+//! | [`check`] | every check, and the count |
 //! | [`run`], [`session`], [`terminal`] | one program in it, with this terminal |
 
 mod apt;
 mod cache;
+mod check;
 mod cli;
 mod error;
 mod host;
@@ -61,8 +63,9 @@ fn dispatch(cli: &Cli) -> Result<i32> {
             setup.all()?;
             Ok(0)
         }
-        Command::Run { .. } => Err(error::Error::Usage("not yet".into())),
+        Command::Run { host, args } => run::run(&setup, host, args),
         Command::Exec { host, args } => run::exec(&setup, host, args),
+        Command::Test { filter, kernel } => check::Check::new(&setup, filter.clone(), *kernel)?.run(),
         Command::Shell { host } => run::shell(&setup, host),
     }
 }

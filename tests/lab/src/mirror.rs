@@ -193,7 +193,10 @@ mod tests {
     #[test]
     fn a_named_mirror_implies_its_security_archive() {
         let one = Mirror::parse("http://m/debian/");
-        assert_eq!(one, Mirror { main: "http://m/debian".into(), security: "http://m/debian-security".into() });
+        assert_eq!(
+            one,
+            Mirror { main: "http://m/debian".into(), security: "http://m/debian-security".into() }
+        );
         assert_eq!(Mirror::parse("http://m/debian,http://s/x").security, "http://s/x");
     }
 }

@@ -35,7 +35,9 @@ impl Qemu {
     /// # Errors
     /// Where there is none and none can be brought.
     pub(crate) fn set_up(setup: &Setup) -> Result<Qemu> {
-        if let Some(program) = std::env::var_os("QUIRE_LAB_QEMU").map(PathBuf::from).or_else(|| tool::find(PROGRAM)) {
+        if let Some(program) =
+            std::env::var_os("QUIRE_LAB_QEMU").map(PathBuf::from).or_else(|| tool::find(PROGRAM))
+        {
             let text = tool::output(Command::new(&program).arg("--version"))?;
             let version = parse_version(&text);
             if version.is_some_and(|(major, _)| major >= OLDEST) {

@@ -1,6 +1,9 @@
 //! `run`, `exec` and `shell`: one program in the emulated host.
 
+use std::fs::OpenOptions;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use lab_init::wire::Start;
 
@@ -12,7 +15,63 @@ use crate::session;
 use crate::setup::Setup;
 use crate::share;
 use crate::toolchain::Toolchain;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, cargo};
+
+/// Runs quire, on this machine if it can.
+pub(crate) fn run(setup: &Setup, args: &HostArgs, words: &[String]) -> Result<i32> {
+    let workspace = Workspace::find()?;
+    let by_itself = words.is_empty();
+    let words = if by_itself { vec!["run".to_owned()] } else { words.to_vec() };
+    let (code, place) = if native() {
+        (here(&workspace, &words)?, "this machine's KVM".to_owned())
+    } else {
+        let toolchain = Toolchain::set_up(setup)?;
+        let quire = workspace.release(&toolchain, "quire", "quire")?;
+        let folder = quire.parent().map(Path::to_path_buf);
+        let mut command = vec![quire.display().to_string()];
+        command.extend(words);
+        let code = in_host(setup, &workspace, &toolchain, args, &command, &Vec::from_iter(folder))?;
+        (code, format!("KVM of an emulated arm64 host (kernel {})", args.kernel.name()))
+    };
+    if by_itself {
+        eprint!("{}", summary(code, &place));
+    }
+    Ok(code)
+}
+
+/// Whether this machine is an arm64 KVM host that we may use.
+pub(crate) fn native() -> bool {
+    cfg!(target_arch = "aarch64") && OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
+}
+
+fn here(workspace: &Workspace, words: &[String]) -> Result<i32> {
+    let mut command = cargo();
+    command.current_dir(&workspace.root).args(["build", "--release", "--package", "quire", "--bin", "quire"]);
+    let programs = workspace.programs(&mut command)?;
+    let quire = programs
+        .into_iter()
+        .find(|program| program.name == "quire" && program.kind == "bin")
+        .ok_or_else(|| Error::Usage("cargo built no quire".into()))?;
+    let program = quire.path.display().to_string();
+    let status = Command::new(&quire.path).args(words).status();
+    let status = status.map_err(|source| Error::Spawn { program, source })?;
+    Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+}
+
+/// What a newcomer has just seen.
+fn summary(code: i32, place: &str) -> String {
+    let end = match code {
+        0 => "it checked its memory, switched itself off, and quire ended with 0".to_owned(),
+        code => format!("quire ended with {code}: what is above says why"),
+    };
+    format!(
+        "\n  That was `quire run`, with its built-in guest, on {place}:\n  {end}.\n\n  \
+         cargo lab run -- doctor                what quire finds on that host\n  \
+         cargo lab run -- run --kernel IMAGE    a kernel of yours; paths work as you write them\n  \
+         cargo lab shell                        a shell there\n  \
+         cargo lab test                         every check\n"
+    )
+}
 
 /// Runs an arm64 program in the host; the exit code is the program's.
 pub(crate) fn exec(setup: &Setup, args: &HostArgs, words: &[String]) -> Result<i32> {
@@ -43,7 +102,8 @@ pub(crate) fn in_host(
     folders.extend_from_slice(more_folders);
     folders.push(setup.guests());
     let mut host = {
-        let _step = Step::new("host", &format!("booting an emulated arm64 KVM host, kernel {}", args.kernel.name()));
+        let _step =
+            Step::new("host", &format!("booting an emulated arm64 KVM host, kernel {}", args.kernel.name()));
         Host::boot(&parts, &args.shape(), &folders)?
     };
     let start = Start {

@@ -150,7 +150,9 @@ mod tests {
     fn the_hosts_own_folders_stay_its_own() {
         assert!(folders(Path::new("/"), &[]).is_err());
         assert!(folders(Path::new("/dev/shm"), &[]).is_err());
-        assert!(folders(Path::new("/tmp"), &args(&["/", "/proc/self/maps"])).unwrap() == [PathBuf::from("/tmp")]);
+        assert!(
+            folders(Path::new("/tmp"), &args(&["/", "/proc/self/maps"])).unwrap() == [PathBuf::from("/tmp")]
+        );
     }
 
     #[test]

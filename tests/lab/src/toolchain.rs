@@ -81,7 +81,8 @@ fn linker() -> Option<PathBuf> {
 /// standard library of both architectures.
 fn rust(setup: &Setup) -> Result<PathBuf> {
     setup.cache.component("rust", |prefix| {
-        let _step = Step::new("rustc", "downloading a compiler with arm64's library (Debian 12, about 160 MB)");
+        let _step =
+            Step::new("rustc", "downloading a compiler with arm64's library (Debian 12, about 160 MB)");
         let archives = prefix.join("archives");
         let machine = apt::machine_architecture();
         let on_machine = |name: &str| format!("{name}:{machine}");
@@ -89,11 +90,9 @@ fn rust(setup: &Setup) -> Result<PathBuf> {
         // The dev package -> libstd-rust-web-VERSION -> libllvmVERSION: names move with versions.
         let needs = |package: &str, prefix: &str| -> Result<String> {
             let all = apt.depends(&on_machine(package))?;
-            all.iter().find(|name| name.starts_with(prefix)).cloned().ok_or_else(|| {
-                Error::Package {
-                    package: package.into(),
-                    what: format!("it depends on no {prefix}*, only on {}", all.join(", ")),
-                }
+            all.iter().find(|name| name.starts_with(prefix)).cloned().ok_or_else(|| Error::Package {
+                package: package.into(),
+                what: format!("it depends on no {prefix}*, only on {}", all.join(", ")),
             })
         };
         let library = needs("libstd-rust-web-dev", "libstd-rust-web-")?;

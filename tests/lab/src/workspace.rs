@@ -16,6 +16,7 @@ pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     /// Where cargo puts what it builds.
     pub(crate) target: PathBuf,
+    metadata: Value,
 }
 
 /// One program that cargo built.
@@ -45,9 +46,17 @@ impl Workspace {
         let metadata: Value = serde_json::from_str(&text).unwrap_or_default();
         let path = |key: &str| metadata[key].as_str().map(PathBuf::from);
         match (path("workspace_root"), path("target_directory")) {
-            (Some(root), Some(target)) => Ok(Workspace { root, target }),
+            (Some(root), Some(target)) => Ok(Workspace { root, target, metadata }),
             _ => Err(Error::Usage("cargo metadata does not say where the workspace is".into())),
         }
+    }
+
+    /// A list that a package's manifest holds for us, under `[package.metadata.lab]`.
+    pub(crate) fn list(&self, package: &str, key: &str) -> Option<Vec<String>> {
+        let packages = self.metadata["packages"].as_array()?;
+        let package = packages.iter().find(|have| have["name"] == package)?;
+        let list = package["metadata"]["lab"][key].as_array()?;
+        Some(list.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
     }
 
     /// cargo for arm64, in a target folder of its own: another compiler must not push what the
@@ -63,8 +72,7 @@ impl Workspace {
     /// Runs a cargo command that builds, and lists the programs that it built.
     pub(crate) fn programs(&self, command: &mut Command) -> Result<Vec<Program>> {
         command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
-        let output =
-            command.output().map_err(|source| Error::Spawn { program: "cargo".into(), source })?;
+        let output = command.output().map_err(|source| Error::Spawn { program: "cargo".into(), source })?;
         if !output.status.success() {
             let status = output.status.to_string();
             return Err(Error::Failed { program: "cargo".into(), status, output: String::new() });
@@ -87,7 +95,8 @@ pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text == "LD_LIBRARY_PATH" {
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text == "LD_LIBRARY_PATH"
+        {
             command.env_remove(&name);
         }
     }

@@ -52,9 +52,12 @@ pub(crate) fn bring_up() -> Result<(), Error> {
             result?;
         }
     }
-    for (link, target) in
-        [("/dev/fd", "/proc/self/fd"), ("/dev/stdin", "fd/0"), ("/dev/stdout", "fd/1"), ("/dev/stderr", "fd/2")]
-    {
+    for (link, target) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "fd/0"),
+        ("/dev/stdout", "fd/1"),
+        ("/dev/stderr", "fd/2"),
+    ] {
         // A link that exists already is as good.
         let _ = std::os::unix::fs::symlink(target, link);
     }

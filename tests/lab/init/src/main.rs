@@ -44,7 +44,8 @@ fn first() -> Result<(), host::Error> {
         eprintln!("lab-init: {trouble}");
         command.env("LAB_TROUBLE", trouble.to_string());
     }
-    let agent = command.spawn().map_err(|source| host::Error::File { path: "/proc/self/exe".into(), source })?;
+    let agent =
+        command.spawn().map_err(|source| host::Error::File { path: "/proc/self/exe".into(), source })?;
     host::reap_until(agent.id());
     Ok(())
 }

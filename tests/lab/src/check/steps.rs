@@ -1,0 +1,361 @@
+//! The steps.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use lab_init::wire::Start;
+use serde_json::Value;
+
+use super::here;
+use super::libtest::{Reader, Verdict};
+use super::tally::{End, Tally};
+use crate::error::{Error, Result};
+use crate::host::{Host, Parts, Shape, Stream};
+use crate::kernel::Kind;
+use crate::run;
+use crate::setup::Setup;
+use crate::tool;
+use crate::toolchain::Toolchain;
+use crate::workspace::{Program, Workspace, cargo};
+
+/// The steps, by the names that select them.
+const STEPS: [&str; 7] = ["fmt", "clippy", "unit", "doc", "arm64", "e2e", "advisories"];
+
+/// How long a test program may say nothing. The slowest scenario on a busy machine needs a third.
+const SILENCE: Duration = Duration::from_secs(300);
+/// How long cargo may say nothing: one crate at a time, a linker with whole-program optimisation.
+const CARGO_SILENCE: Duration = Duration::from_secs(900);
+/// RAM and CPUs of the hosts that scenarios run on.
+const MEMORY: &str = "6G";
+const CPUS: u32 = 2;
+
+/// One run of the checks.
+pub(crate) struct Check<'a> {
+    setup: &'a Setup,
+    workspace: Workspace,
+    filter: Option<String>,
+    kernel: Option<Kind>,
+    tally: Tally,
+}
+
+impl<'a> Check<'a> {
+    /// Everything, or what the filter selects.
+    ///
+    /// # Errors
+    /// Where the workspace can't be found.
+    pub(crate) fn new(setup: &'a Setup, filter: Option<String>, kernel: Option<Kind>) -> Result<Check<'a>> {
+        Ok(Check { setup, workspace: Workspace::find()?, filter, kernel, tally: Tally::new() })
+    }
+
+    /// Runs the steps; the exit code.
+    ///
+    /// # Errors
+    /// None that a step has: those count as failures.
+    pub(crate) fn run(mut self) -> Result<i32> {
+        if self.selected("fmt") {
+            let mut command = cargo();
+            command.args(["fmt", "--all", "--check"]);
+            self.lint("fmt", "is everything formatted", command);
+        }
+        if self.selected("clippy") {
+            let mut command = cargo();
+            command.args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]);
+            self.lint("clippy", "lints, for this machine", command);
+        }
+        if self.selected("unit") {
+            self.unit();
+        }
+        if self.selected("doc") {
+            self.doc();
+        }
+        if self.selected("advisories") {
+            self.advisories();
+        }
+        if ["clippy", "arm64", "e2e"].iter().any(|step| self.selected(step)) {
+            self.on_arm64();
+        }
+        Ok(self.tally.finish())
+    }
+
+    /// Whether a step runs: all without a filter, one by its name; a filter that is no step's
+    /// name is for tests, and the steps that have tests run.
+    fn selected(&self, step: &str) -> bool {
+        match &self.filter {
+            None => true,
+            Some(filter) if STEPS.contains(&filter.as_str()) => filter == step,
+            Some(_) => ["unit", "doc", "arm64", "e2e"].contains(&step),
+        }
+    }
+
+    /// The part of a test's name that is looked for.
+    fn test_filter(&self) -> Option<String> {
+        self.filter.clone().filter(|filter| !STEPS.contains(&filter.as_str()))
+    }
+
+    /// A command whose success is the check.
+    fn lint(&mut self, name: &str, what: &str, mut command: Command) {
+        self.tally.step(name, what);
+        let mut text = Vec::new();
+        command.current_dir(&self.workspace.root);
+        match here::run(&mut command, CARGO_SILENCE, &mut |_, piece| text.extend_from_slice(piece)) {
+            Ok(End::Code(0)) => self.tally.pass(),
+            Ok(_) => self.tally.fail(name, &String::from_utf8_lossy(&text)),
+            Err(error) => self.tally.fail(name, &error.to_string()),
+        }
+    }
+
+    fn unit(&mut self) {
+        self.tally.step("unit", "unit tests, on this machine");
+        let mut command = cargo();
+        command.current_dir(&self.workspace.root);
+        command.args(["test", "--quiet", "--workspace", "--exclude", "e2e", "--no-run"]);
+        match self.workspace.programs(&mut command) {
+            Ok(programs) => {
+                for program in programs.iter().filter(|program| program.test) {
+                    self.program_here(program, &[], &[]);
+                }
+            }
+            Err(error) => self.tally.fail("unit: build", &error.to_string()),
+        }
+    }
+
+    fn doc(&mut self) {
+        self.tally.step("doc", "examples in the documentation");
+        let mut command = cargo();
+        command.current_dir(&self.workspace.root).args(["test", "--workspace", "--doc", "--"]);
+        command.args(self.test_filter());
+        self.watch_here("doc", &mut command, CARGO_SILENCE);
+    }
+
+    /// Known bugs in what we depend on: where a tool and its database are at hand.
+    fn advisories(&mut self) {
+        self.tally.step("advisories", "published bugs of dependencies");
+        if tool::find("cargo-audit").is_none() {
+            let why =
+                "cargo-audit is not installed (cargo install cargo-audit; it fetches the RustSec database)";
+            return self.tally.skip("advisories", why);
+        }
+        let mut text = Vec::new();
+        let mut complaint = Vec::new();
+        let mut command = cargo();
+        command.current_dir(&self.workspace.root).args(["audit", "--json"]);
+        let end = here::run(&mut command, CARGO_SILENCE, &mut |stream, piece| match stream {
+            Stream::Output => text.extend_from_slice(piece),
+            Stream::Error => complaint.extend_from_slice(piece),
+        });
+        let report: Option<Value> = serde_json::from_slice(&text).ok();
+        let found = report.as_ref().and_then(|report| report["vulnerabilities"]["found"].as_bool());
+        match (end, found) {
+            (Ok(_), Some(false)) => self.tally.pass(),
+            (Ok(_), Some(true)) => self.tally.fail("advisories", &String::from_utf8_lossy(&text)),
+            _ => {
+                let why = String::from_utf8_lossy(&complaint);
+                let why = why.lines().last().unwrap_or("it printed no report");
+                self.tally.skip("advisories", &format!("cargo-audit could not check: {why}"));
+            }
+        }
+    }
+
+    /// What needs arm64: lints for it, and tests on a host with KVM.
+    fn on_arm64(&mut self) {
+        if run::native() {
+            return self.scenarios_here();
+        }
+        let toolchain = match Toolchain::set_up(self.setup) {
+            Ok(toolchain) => toolchain,
+            Err(error) => return self.tally.fail("arm64: toolchain", &error.to_string()),
+        };
+        if self.selected("clippy") {
+            let command = self.clippy_arm64(&toolchain);
+            self.lint("clippy (arm64)", "lints, for arm64", command);
+        }
+        if !self.selected("arm64") && !self.selected("e2e") {
+            return;
+        }
+        self.tally.step("arm64", "building quire and the tests for arm64");
+        let quire = self.workspace.release(&toolchain, "quire", "quire");
+        let mut command = self.workspace.cargo_arm64(&toolchain, "test");
+        command.args(["--quiet", "--workspace", "--exclude", "lab", "--exclude", "lab-init", "--no-run"]);
+        let programs = self.workspace.programs(&mut command);
+        let (quire, programs) = match (quire, programs) {
+            (Ok(quire), Ok(programs)) => (quire, programs),
+            (quire, programs) => {
+                for error in [quire.err(), programs.err()].into_iter().flatten() {
+                    self.tally.fail("arm64: build", &error.to_string());
+                }
+                return;
+            }
+        };
+        for kind in Kind::ALL {
+            self.on_host(kind, &toolchain, &quire, &programs);
+        }
+    }
+
+    fn clippy_arm64(&self, toolchain: &Toolchain) -> Command {
+        let subcommand = if toolchain.clippy.is_some() { "check" } else { "clippy" };
+        let mut command = self.workspace.cargo_arm64(toolchain, subcommand);
+        command.args(["--workspace", "--all-targets", "--quiet"]);
+        match &toolchain.clippy {
+            // What cargo-clippy itself does; it would insist on the driver beside it.
+            Some(driver) => {
+                command.env("RUSTC_WORKSPACE_WRAPPER", driver);
+                command.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+            }
+            None => {
+                command.args(["--", "-D", "warnings"]);
+            }
+        }
+        command
+    }
+
+    /// On a real host: the unit tests ran there already.
+    fn scenarios_here(&mut self) {
+        if !self.selected("e2e") {
+            return;
+        }
+        self.tally.step("e2e", "scenarios, on this machine's KVM");
+        let mut build = cargo();
+        build.current_dir(&self.workspace.root).args(["build", "--release", "--package", "quire"]);
+        let mut tests = cargo();
+        tests.current_dir(&self.workspace.root).args(["test", "--quiet", "--package", "e2e", "--no-run"]);
+        let built = self.guests_here().and_then(|()| {
+            let quire = self.workspace.programs(&mut build)?;
+            Ok((quire, self.workspace.programs(&mut tests)?))
+        });
+        let (quire, programs) = match built {
+            Ok(built) => built,
+            Err(error) => return self.tally.fail("e2e: build", &error.to_string()),
+        };
+        let mut env = run::environment(self.setup);
+        let quire = quire.iter().find(|program| program.name == "quire" && program.kind == "bin");
+        env.extend(quire.map(|quire| ("QUIRE_BIN".to_owned(), quire.path.display().to_string())));
+        for program in programs.iter().filter(|program| program.test) {
+            self.program_here(program, &["--test-threads=1"], &env);
+        }
+    }
+
+    /// The guests that scenarios start.
+    fn guests_here(&self) -> Result<()> {
+        self.setup.busybox()?;
+        Kind::ALL.iter().try_for_each(|kind| crate::kernel::Kernel::set_up(self.setup, *kind).map(drop))
+    }
+
+    /// Tests in one emulated host: on the newest kernel all, on the others the scenarios that
+    /// their package names for every host.
+    fn on_host(&mut self, kind: Kind, toolchain: &Toolchain, quire: &Path, programs: &[Program]) {
+        let main = self.kernel.unwrap_or(Kind::New) == kind;
+        if self.kernel.is_some_and(|only| only != kind) || (!main && self.test_filter().is_some()) {
+            return;
+        }
+        let everywhere = self.workspace.list("e2e", "every-host");
+        let wanted = |program: &&Program| {
+            let scenario = program.package == "e2e";
+            let here =
+                main || (scenario && everywhere.as_ref().is_none_or(|list| list.contains(&program.name)));
+            program.test && here && self.selected(if scenario { "e2e" } else { "arm64" })
+        };
+        let wanted: Vec<Program> = programs.iter().filter(wanted).cloned().collect();
+        if wanted.is_empty() {
+            return;
+        }
+        self.tally.step(&format!("host {}", kind.name()), "booting an emulated arm64 KVM host");
+        let parts = self.guests_here().and_then(|()| self.setup.parts(&self.workspace, toolchain, kind));
+        let parts = match parts {
+            Ok(parts) => parts,
+            Err(error) => return self.tally.fail(&format!("host {}", kind.name()), &error.to_string()),
+        };
+        let mut host = None;
+        for program in &wanted {
+            let name = format!("{}/{} on {}", program.package, program.name, kind.name());
+            if let Err(error) = self.program_in(&mut host, &parts, program, quire, &name) {
+                self.tally.fail(&name, &error.to_string());
+                // The next program gets a fresh host.
+                host = None;
+            }
+        }
+    }
+
+    fn program_in(
+        &mut self,
+        host: &mut Option<Host>,
+        parts: &Parts,
+        program: &Program,
+        quire: &Path,
+        name: &str,
+    ) -> Result<()> {
+        let host = match host {
+            Some(host) => host,
+            None => host.insert(self.boot(parts)?),
+        };
+        let scenario = program.package == "e2e";
+        let mut args = vec![format!("--test-threads={}", if scenario { 1 } else { CPUS })];
+        args.extend(self.test_filter());
+        let mut env = run::environment(self.setup);
+        env.push(("QUIRE_BIN".into(), quire.display().to_string()));
+        env.push(("QUIRE_HOST_KERNEL".into(), parts.kernel.kind.name().into()));
+        env.push(("CARGO_MANIFEST_DIR".into(), program.folder.display().to_string()));
+        let start = Start {
+            program: program.path.display().to_string(),
+            args,
+            env,
+            folder: program.folder.display().to_string(),
+            terminal: None,
+        };
+        let mut reader = Reader::default();
+        let end =
+            host.run(start, SILENCE, &mut |stream, piece| feed(&mut reader, scenario, stream, piece))?;
+        let end = end.map_or(End::Silent(SILENCE), |exit| End::Code(exit.code()));
+        self.count(name, &reader, &end);
+        Ok(())
+    }
+
+    fn boot(&self, parts: &Parts) -> Result<Host> {
+        let shape = Shape { memory: MEMORY.into(), cpus: CPUS, deterministic: false, append: String::new() };
+        let folders = [self.workspace.root.clone(), self.workspace.target.clone(), self.setup.guests()];
+        Host::boot(parts, &shape, &folders)
+    }
+
+    fn program_here(&mut self, program: &Program, args: &[&str], env: &[(String, String)]) {
+        let mut command = Command::new(&program.path);
+        command.args(args).args(self.test_filter()).envs(env.iter().map(|(name, value)| (name, value)));
+        command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
+        self.watch_here(&format!("{}/{}", program.package, program.name), &mut command, SILENCE);
+    }
+
+    fn watch_here(&mut self, name: &str, command: &mut Command, silence: Duration) {
+        let mut reader = Reader::default();
+        match here::run(command, silence, &mut |stream, piece| feed(&mut reader, false, stream, piece)) {
+            Ok(end) => self.count(name, &reader, &end),
+            Err(Error::Spawn { program, source }) => {
+                self.tally.fail(name, &format!("cannot run {program}: {source}"));
+            }
+            Err(error) => self.tally.fail(name, &error.to_string()),
+        }
+    }
+
+    fn count(&mut self, name: &str, reader: &Reader, end: &End) {
+        let before = self.tally.counted();
+        self.tally.program(name, reader, end);
+        let (passed, failed) = self.tally.counted();
+        if (passed, failed) != before {
+            println!("        {name}: {} passed, {} failed", passed - before.0, failed - before.1);
+        }
+        let ignored = reader.count(Verdict::Ignored);
+        if ignored > 0 {
+            self.tally.skip(name, &format!("{ignored} tests say that they are to be ignored"));
+        }
+    }
+}
+
+/// Takes a piece of a test program's output; scenarios are slow enough to be told one by one.
+fn feed(reader: &mut Reader, tell: bool, stream: Stream, piece: &[u8]) {
+    if stream == Stream::Error {
+        return reader.feed_error(piece);
+    }
+    for (test, verdict) in reader.feed(piece) {
+        if tell {
+            println!("        {test}: {verdict:?}");
+        }
+    }
+}
