@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use object::elf::R_AARCH64_RELATIVE;
+use object::elf::{R_AARCH64_NONE, R_AARCH64_RELATIVE};
 use object::{Object, ObjectSection, ObjectSegment};
 
 /// Offset of `image_size` in the header of an Image, and of its magic number.
@@ -23,7 +23,8 @@ const MAGIC: (usize, &[u8]) = (56, b"ARM\x64");
 const RELA: usize = 24;
 
 /// Flags of the image's code. Not `crt-static`: that would make it an executable for one address.
-const RUSTFLAGS: [&str; 2] = ["-Crelocation-model=pie", "-Ctarget-feature=-crt-static"];
+/// Not `outline-atomics`: those ask the operating system what the CPU has.
+const RUSTFLAGS: [&str; 2] = ["-Crelocation-model=pie", "-Ctarget-feature=-crt-static,-outline-atomics"];
 
 /// The release profile as an image wants it.
 const PROFILE: [(&str, &str); 5] = [
@@ -113,10 +114,12 @@ fn flatten(elf: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
         image[start..start + data.len()].copy_from_slice(data);
         size = size.max(segment.address() + segment.size());
     }
-    // The entry code applies one kind of relocation, and can't complain about another.
+    // The entry code applies one kind of relocation, skips what the linker has left empty, and can't
+    // complain about anything else.
     let relocations = elf.section_by_name(".rela.dyn").ok_or("no section .rela.dyn")?.data()?;
     for relocation in relocations.chunks(RELA) {
-        if relocation.get(8..16) != Some(&u64::from(R_AARCH64_RELATIVE.0).to_le_bytes()) {
+        let known = [R_AARCH64_NONE, R_AARCH64_RELATIVE].map(|kind| u64::from(kind.0).to_le_bytes());
+        if !known.iter().any(|kind| relocation.get(8..16) == Some(kind)) {
             return Err(format!("unexpected relocation: {relocation:x?}").into());
         }
     }

@@ -22,5 +22,5 @@ fn main() {
     for argument in ["-nostartfiles", "-nostdlib", "-Wl,--no-dynamic-linker", "-Wl,--build-id=none"] {
         println!("cargo::rustc-link-arg-bins={argument}");
     }
-    println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
+    println!("cargo::rustc-link-arg-bins=-T{}", script.display());
 }

@@ -77,8 +77,9 @@ boot:
     address x3, rela_end
 1:  cmp x2, x3
     b.hs 2f
-    ldp x4, x5, [x2], #16   // offset, type: the build has checked that all are RELATIVE
+    ldp x4, x5, [x2], #16   // offset, type: the build has checked that it is RELATIVE or NONE
     ldr x6, [x2], #8
+    cbz x5, 1b
     add x6, x6, x1
     str x6, [x1, x4]
     b 1b
