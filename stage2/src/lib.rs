@@ -59,3 +59,8 @@ pub use runs::{Content, Run, Runs};
 pub use tables::Tables;
 pub use tlbi::{Executor, Instruction, NoMmu, TlbiRules};
 pub use walk::{Leaf, Lookup};
+
+#[cfg(test)]
+mod flat_tests;
+#[cfg(test)]
+mod testing;
