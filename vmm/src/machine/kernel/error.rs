@@ -89,8 +89,8 @@ pub enum Reason {
         /// The outer compression.
         outer: &'static str,
     },
-    /// A kernel for another machine.
-    #[error("it is a kernel for {architecture} ({kind}): an arm64 one is needed (arch/arm64/boot/Image)")]
+    /// For another machine.
+    #[error("it is for {architecture} ({kind}): an arm64 kernel is needed (arch/arm64/boot/Image)")]
     Architecture {
         /// What it is for.
         architecture: String,

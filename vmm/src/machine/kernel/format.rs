@@ -158,7 +158,7 @@ mod tests {
             (with(64, 0, b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0"), "x86-64"),
         ] {
             let message = Format::recognise(&file).unwrap_err().to_string();
-            assert!(message.contains(&format!("kernel for {name} (")), "{message}");
+            assert!(message.contains(&format!("it is for {name} (")), "{message}");
         }
     }
 
