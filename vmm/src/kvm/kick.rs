@@ -8,14 +8,17 @@
 #![expect(unsafe_code, reason = "KVM_SET_SIGNAL_MASK has a flexible array that no crate wraps")]
 
 use kvm_ioctls::VcpuFd;
+use vmm_sys_util::errno;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::signal::{
     Error as SignalError, Killable, SIGRTMIN, block_signal, clear_signal, register_signal_handler,
 };
-use vmm_sys_util::{errno, ioctl_iow_nr};
 
-const KVMIO: u32 = 0xae;
-ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, MaskHeader);
+mod number {
+    const KVMIO: u32 = 0xae;
+    vmm_sys_util::ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, super::MaskHeader);
+}
+use number::KVM_SET_SIGNAL_MASK;
 
 /// `struct kvm_signal_mask` up to its flexible array: what the ioctl number encodes.
 #[repr(C)]

@@ -45,8 +45,11 @@ impl MappedVm {
             };
             // SAFETY: the region is mapped, is guest memory that this process reaches only through
             // volatile accesses, and stays mapped while `_memory` lives, which is as long as `vm`.
-            unsafe { vm.set_user_memory_region(kernel_region) }
-                .map_err(|source| Error { guest, size, source })?;
+            unsafe { vm.set_user_memory_region(kernel_region) }.map_err(|source| Error {
+                guest,
+                size,
+                source,
+            })?;
         }
         Ok(Self { vm, _memory: ram.memory().clone() })
     }

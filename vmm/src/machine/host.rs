@@ -26,7 +26,9 @@ pub enum Error {
     #[error("/dev/kvm speaks API version {0}, not 12: it is not KVM's")]
     Version(i32),
     /// More vCPUs than KVM allows.
-    #[error("{asked} vCPUs are more than the {limit} that KVM allows on this host: use --cpus {limit} or fewer")]
+    #[error(
+        "{asked} vCPUs are more than the {limit} that KVM allows on this host: use --cpus {limit} or fewer"
+    )]
     TooManyCpus {
         /// What was asked for.
         asked: u32,

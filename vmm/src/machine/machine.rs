@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use kvm_bindings::kvm_enable_cap;
-use kvm_ioctls::{Cap, IoEventAddress};
+use kvm_bindings::{KVM_CAP_ARM_NISV_TO_USER, kvm_enable_cap};
+use kvm_ioctls::IoEventAddress;
 use rustix::rand::GetRandomFlags;
 use vm_allocator::{AddressAllocator, AllocPolicy, IdAllocator};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::errno;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::Error;
 use super::boot::{self, Placement};
 use super::fdt::{self, Board, VirtioSlot};
 use super::features::Features;
@@ -22,7 +23,6 @@ use super::payload::Payload;
 use super::timing::Timeline;
 use super::vcpu::{Shared, Vcpu};
 use super::worker::Subscriber;
-use super::Error;
 use crate::config::VmConfig;
 use crate::devices::{Console, MmioBus, Rtc, Serial, SerialInput};
 use crate::kvm::memslot::MappedVm;
@@ -31,7 +31,6 @@ use crate::memory::GuestRam;
 use crate::virtio::{Block, MmioTransport, Rng, VirtioDevice};
 
 /// A machine that is switched off: everything that outlives a reset.
-#[derive(Debug)]
 pub struct Machine {
     host: Host,
     cpus: u32,
@@ -45,7 +44,6 @@ pub struct Machine {
 }
 
 /// A machine that is switched on: its VM, in the state of reset, with everything loaded.
-#[derive(Debug)]
 pub struct PoweredOn {
     /// The vCPUs; the first starts at the kernel's entry.
     pub vcpus: Vec<Vcpu>,
@@ -90,8 +88,8 @@ impl Machine {
         if let Some(pty) = console.pty() {
             eprintln!("quire: the console is on {}", pty.display());
         }
-        let serial = Serial::new(console, timeline.first_console_byte())?;
-        let (input, quit) = SerialInput::new(Arc::clone(&serial))?;
+        let serial = Serial::new(console, timeline.first_console_byte()).map_err(Error::Serial)?;
+        let (input, quit) = SerialInput::new(Arc::clone(&serial)).map_err(Error::Serial)?;
         let mut bus = MmioBus::new();
         bus.insert("serial", GuestAddress(layout::SERIAL.base), Serial::SIZE, serial.clone())?;
         bus.insert("rtc", GuestAddress(layout::RTC.base), Rtc::SIZE, Arc::new(Rtc::new()))?;
@@ -134,7 +132,7 @@ impl Machine {
     pub fn power_on(&self) -> Result<PoweredOn, Error> {
         let vm = self.host.create_vm(self.ram.size())?;
         // Without it an access that KVM can't decode ends KVM_RUN with no word on where.
-        let nisv = kvm_enable_cap { cap: Cap::ArmNisvToUser as u32, ..kvm_enable_cap::default() };
+        let nisv = kvm_enable_cap { cap: KVM_CAP_ARM_NISV_TO_USER, ..kvm_enable_cap::default() };
         if let Err(error) = vm.enable_cap(&nisv) {
             tracing::debug!(%error, "KVM won't tell where an access failed that it can't decode");
         }

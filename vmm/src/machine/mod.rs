@@ -12,16 +12,16 @@
 //! | [`fdt`] | the device tree |
 //! | [`timing`] | when what happened |
 //! | [`image`] | the built-in guest (arm64) |
-//! | `payload` | what is booted: a kernel file or the built-in guest, and an initial RAM disk (arm64) |
-//! | `host` | /dev/kvm: may we use it, does the guest fit (arm64) |
-//! | `features` | what the vCPUs have (arm64) |
-//! | `gic` | the interrupt controller (arm64) |
-//! | `vcpu` | one vCPU and its exits (arm64) |
-//! | `running` | the vCPU threads of one VM (arm64) |
-//! | `signals` | what stops the guest from outside |
-//! | `worker` | the thread that does the devices' work |
-//! | `machine` | assembly (arm64) |
-//! | `lifecycle` | power-on, reset, the end (arm64) |
+//! | [`payload`] | what is booted: a kernel file or the built-in guest, and an initial RAM disk (arm64) |
+//! | [`host`] | /dev/kvm: may we use it, does the guest fit (arm64) |
+//! | [`features`] | what the vCPUs have (arm64) |
+//! | [`gic`] | the interrupt controller (arm64) |
+//! | [`vcpu`] | one vCPU and its exits (arm64) |
+//! | [`running`] | the vCPU threads of one VM (arm64) |
+//! | [`signals`] | what stops the guest from outside (arm64) |
+//! | [`worker`] | the thread that does the devices' work (arm64) |
+//! | [`machine`] | assembly (arm64) |
+//! | [`lifecycle`] | power-on, reset, the end (arm64) |
 
 pub mod boot;
 pub mod fdt;
@@ -30,30 +30,30 @@ pub mod layout;
 pub mod timing;
 
 #[cfg(target_arch = "aarch64")]
-mod error;
+pub mod error;
 #[cfg(target_arch = "aarch64")]
-mod features;
+pub mod features;
 #[cfg(target_arch = "aarch64")]
-mod gic;
+pub mod gic;
 #[cfg(target_arch = "aarch64")]
-mod host;
+pub mod host;
 #[cfg(target_arch = "aarch64")]
 pub mod image;
 #[cfg(target_arch = "aarch64")]
-mod lifecycle;
+pub mod lifecycle;
 #[cfg(target_arch = "aarch64")]
 #[expect(clippy::module_inception, reason = "the machine is what this folder is about")]
-mod machine;
+pub mod machine;
 #[cfg(target_arch = "aarch64")]
-mod payload;
+pub mod payload;
 #[cfg(target_arch = "aarch64")]
-mod running;
+pub mod running;
 #[cfg(target_arch = "aarch64")]
-mod signals;
+pub mod signals;
 #[cfg(target_arch = "aarch64")]
-mod vcpu;
+pub mod vcpu;
 #[cfg(target_arch = "aarch64")]
-mod worker;
+pub mod worker;
 
 #[cfg(target_arch = "aarch64")]
 pub use {

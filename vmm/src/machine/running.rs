@@ -74,7 +74,7 @@ impl Running {
         stop.store(false, Ordering::Release);
         let mut running = Self { threads: Vec::with_capacity(vcpus.len()), stop, ends, ended };
         for vcpu in vcpus {
-            let mut report = Report {
+            let report = Report {
                 index: vcpu.index,
                 ends: sender.clone(),
                 ended: running.ended.try_clone()?,
@@ -82,7 +82,13 @@ impl Running {
             };
             let shared = shared.clone();
             let name = format!("vcpu{}", vcpu.index);
-            let thread = Builder::new().name(name).spawn(move || report.end = Some(vcpu.run(&shared)))?;
+            let run = move || {
+                // The whole of it: a closure would capture the one field that it names, and the report
+                // would be made on this side.
+                let mut report = report;
+                report.end = Some(vcpu.run(&shared));
+            };
+            let thread = Builder::new().name(name).spawn(run)?;
             running.threads.push(thread);
         }
         Ok(running)
@@ -94,11 +100,9 @@ impl Running {
     /// The kernel's, where waiting fails.
     pub fn wait(&self, signals: &Signals, quit: &EventFd) -> io::Result<Stop> {
         let epoll = Epoll::new()?;
-        for (fd, data) in [
-            (signals.as_raw_fd(), SIGNAL),
-            (quit.as_raw_fd(), QUIT),
-            (self.ended.as_raw_fd(), ENDED),
-        ] {
+        for (fd, data) in
+            [(signals.as_raw_fd(), SIGNAL), (quit.as_raw_fd(), QUIT), (self.ended.as_raw_fd(), ENDED)]
+        {
             epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, data))?;
         }
         loop {

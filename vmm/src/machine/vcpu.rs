@@ -8,7 +8,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::errno;
 
 use super::timing::Timeline;
-use crate::devices::Bus;
+use crate::devices::MmioBus;
 use crate::kvm::exit::{internal_error, no_syndrome};
 use crate::kvm::{kick, register::Register};
 
@@ -131,10 +131,10 @@ pub struct Vcpu {
 }
 
 /// What the threads of all vCPUs share.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Shared {
     /// Where accesses outside RAM go.
-    pub bus: Arc<Bus>,
+    pub bus: Arc<MmioBus>,
     /// Set, and followed by a kick, to stop.
     pub stop: Arc<AtomicBool>,
     /// Where the first entry into the guest is noted.
