@@ -201,16 +201,18 @@ proptest! {
             ),
             0..400,
         ),
+        started in any::<bool>(),
     ) {
         let memory = ram();
-        let mut registers = Registers::new(OFFERED, &[16, 8]);
+        let mut registers =
+            if started { running(&memory) } else { Registers::new(OFFERED, &[16, 16]) };
         for (offset, value) in writes {
             let before = registers.clone();
             let effect = registers.write(offset, value, &memory);
             if effect == Effect::Reset {
                 prop_assert_eq!(&registers, &before);
                 registers.reset();
-                prop_assert_eq!(&registers, &Registers::new(OFFERED, &[16, 8]));
+                prop_assert_eq!(&registers, &Registers::new(OFFERED, &[16, 16]));
                 continue;
             }
             // Nothing is taken back but by a reset.
