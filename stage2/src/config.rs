@@ -80,7 +80,7 @@ pub enum ConfigError {
         /// What the processor has.
         pa_bits: u32,
     },
-    /// Addresses beyond 48 bits with a small granule need FEAT_LPA2.
+    /// Addresses beyond 48 bits with a small granule, or a start level for them, need FEAT_LPA2.
     NeedsLpa2,
     /// `ds` was asked for with the 64K granule, which has no use for it.
     DsWith64K,
@@ -126,9 +126,9 @@ impl fmt::Display for ConfigError {
             Self::OaBeyondPa { oa_bits, pa_bits } => {
                 write!(f, "an output size of {oa_bits} bits exceeds the physical size of {pa_bits} bits")
             }
-            Self::NeedsLpa2 => {
-                f.write_str("addresses beyond 48 bits with this granule need FEAT_LPA2: use 48 bits or 64K")
-            }
+            Self::NeedsLpa2 => f.write_str(
+                "addresses beyond 48 bits, and this start level, need FEAT_LPA2 with this granule",
+            ),
             Self::DsWith64K => f.write_str("DS does not apply to the 64K granule: leave it out"),
             Self::Start { start, ipa_bits } => {
                 write!(f, "start level {start} cannot resolve an input size of {ipa_bits} bits")
@@ -206,7 +206,8 @@ impl<G: Granule> Config<G> {
             }
         }
         let lpa2 = support == GranuleSupport::Lpa2;
-        let ds = small && (options.ds || ipa_bits > 48 || wanted.is_some_and(|bits| bits > 48));
+        let beyond_48 = ipa_bits > 48 || wanted.is_some_and(|bits| bits > 48);
+        let ds = small && (options.ds || beyond_48 || options.start.is_some_and(start_needs_ds::<G>));
         if ds && !lpa2 {
             return Err(ConfigError::NeedsLpa2);
         }
@@ -222,7 +223,7 @@ impl<G: Granule> Config<G> {
             Some(start) => start,
             None => start_level::<G>(ipa_bits).ok_or(ConfigError::NoStart(ipa_bits))?,
         };
-        check_start::<G>(start, ipa_bits, ds, features)?;
+        check_start::<G>(start, ipa_bits, features)?;
 
         if options.fwb && !features.fwb {
             return Err(ConfigError::NeedsFwb);
@@ -264,7 +265,9 @@ impl<G: Granule> Config<G> {
     }
 
     /// Tables that only software reads: no processor sets limits, output addresses have 48 bits (52 with
-    /// 64K), and an output address may mean whatever the owner wants, an offset into a file say.
+    /// 64K), and an output address may mean whatever the owner wants, an offset into a file say. The start level
+    /// is the deepest that one table resolves: nobody waits for a walk, so small tables and large blocks
+    /// count for more than few levels.
     ///
     /// # Errors
     /// [`ConfigError::IpaBits`] outside 32 to 48 bits (52 with 64K).
@@ -272,7 +275,8 @@ impl<G: Granule> Config<G> {
         if G::SHIFT < 16 && ipa_bits > 48 {
             return Err(ConfigError::IpaBits(ipa_bits));
         }
-        Self::new(&Features::ALL, Options::new(ipa_bits))
+        let start = start_levels::<G>().find(|&level| ipa_bits <= G::shift(level) + G::STRIDE);
+        Self::new(&Features::ALL, Options { start, ..Options::new(ipa_bits) })
     }
 
     /// Input address size in bits.
@@ -395,13 +399,13 @@ impl<G: Granule> Config<G> {
     }
 }
 
+/// Start levels that `VTCR_EL2` can only name with DS = 1.
+fn start_needs_ds<G: Granule>(start: Level) -> bool {
+    G::SHIFT == 14 && start == Level::L0 || start == Level::MINUS_1
+}
+
 /// DDI 0487, AArch64.S2InvalidSL and AArch64.S2InconsistentSL.
-fn check_start<G: Granule>(
-    start: Level,
-    ipa_bits: u32,
-    ds: bool,
-    features: &Features,
-) -> Result<(), ConfigError> {
+fn check_start<G: Granule>(start: Level, ipa_bits: u32, features: &Features) -> Result<(), ConfigError> {
     if !start_levels::<G>().any(|level| level == start) || !input_bits::<G>(start).contains(&ipa_bits) {
         return Err(ConfigError::Start { start, ipa_bits });
     }
@@ -412,9 +416,6 @@ fn check_start<G: Granule>(
     };
     if features.pa_bits < needs {
         return Err(ConfigError::StartNeedsPa { start, needs });
-    }
-    if (G::SHIFT == 14 && start == Level::L0 || start == Level::MINUS_1) && !ds {
-        return Err(ConfigError::NeedsLpa2);
     }
     if G::SHIFT == 12 && start.is_last() && !features.ttst {
         return Err(ConfigError::NeedsTtst);

@@ -20,8 +20,8 @@ use crate::tlbi::{Instruction, TlbiRules, range_granules};
 /// name than to refill.
 const SPANS: usize = 16;
 
-/// From this size on the whole VMID goes: few entries outside the span would be left to save, and
-/// implementations may take time in proportion to a range's length.
+/// Ranges of this size together give way to the whole VMID: few entries outside them would be left to save,
+/// and implementations may take time in proportion to a range's length.
 const WHOLE_FROM: u64 = 4 << 30;
 
 /// A stretch of IPA space to invalidate.
@@ -153,7 +153,9 @@ impl Gather {
         }
         let (mut operations, mut bytes) = (0u64, 0u64);
         for span in self.spans() {
-            bytes = bytes.saturating_add(span.end - span.start);
+            if self.rules.range && span.end - span.start > span.step {
+                bytes = bytes.saturating_add(span.end - span.start);
+            }
             operations = operations.saturating_add(self.operations(span));
         }
         bytes >= WHOLE_FROM || operations > u64::from(self.rules.limit)

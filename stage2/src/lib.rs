@@ -63,4 +63,10 @@ pub use walk::{Leaf, Lookup};
 #[cfg(test)]
 mod flat_tests;
 #[cfg(test)]
+mod must_pass_tests;
+#[cfg(test)]
+mod raw_tests;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tlbi_tests;

@@ -109,8 +109,7 @@ impl<G: Granule, F: Frames, E: Executor> Tables<G, F, E> {
     }
 
     /// Sets marks on every leaf in `range`, exactly there. Returns the bytes of leaves that changed. Dirty is
-    /// S2AP\[1\] on a writable leaf, the software bit on another. Nothing needs invalidating but the stale
-    /// read-only view of leaves that became dirty.
+    /// S2AP\[1\] on a writable leaf, the software bit on another.
     ///
     /// # Errors
     /// [`Error::Range`], [`Error::Misaligned`]; [`Error::Frames`] where cutting needs frames and there are

@@ -191,7 +191,7 @@ impl<G: Granule, F: Frames, E: Executor> Tables<G, F, E> {
         let members = group_of::<G>(table, level, index, word);
         let slot = Slot {
             entries: &table[members.clone()],
-            word,
+            word: table[members.start].load(Relaxed),
             ipa: floor(ipa, size) - (index - members.start) as u64 * size,
             level,
             size,
@@ -259,6 +259,8 @@ pub(crate) fn walk_table<G: Granule, F: Frames, V: FnMut(Slot<'_>)>(
         let word = table[index].load(Relaxed);
         if is_leaf(word, level) {
             let members = group_of::<G>(table, level, index, word);
+            // A range may begin inside a group; the group's output address is its first member's.
+            let word = if members.start == index { word } else { table[members.start].load(Relaxed) };
             let ipa = base + members.start as u64 * size;
             index = members.end;
             visit(Slot { entries: &table[members], word, ipa, level, size });
