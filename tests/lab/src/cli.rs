@@ -52,6 +52,19 @@ pub(crate) enum Command {
         #[arg(long, value_enum)]
         kernel: Option<Kind>,
     },
+    /// Run the fuzz targets, each for a bounded time (nightly toolchain and cargo-fuzz).
+    Fuzz {
+        /// One target; without it, all.
+        target: Option<String>,
+        /// How long each runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Measure: start-up in a host that counts instructions, and cargo's benchmarks.
+    Bench {
+        /// One measurement; without it, all.
+        name: Option<String>,
+    },
     /// A shell in the emulated host.
     Shell {
         /// The emulated host.

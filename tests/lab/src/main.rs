@@ -14,13 +14,16 @@
 //! | [`workspace`] | this checkout and what cargo builds in it |
 //! | [`initramfs`], [`share`], [`host`], [`leash`] | the emulated host |
 //! | [`check`] | every check, and the count |
+//! | [`fuzz`], [`bench`] | fuzz targets for a bounded time; measurements |
 //! | [`run`], [`session`], [`terminal`] | one program in it, with this terminal |
 
 mod apt;
+mod bench;
 mod cache;
 mod check;
 mod cli;
 mod error;
+mod fuzz;
 mod host;
 mod initramfs;
 mod kernel;
@@ -66,6 +69,8 @@ fn dispatch(cli: &Cli) -> Result<i32> {
         Command::Run { host, args } => run::run(&setup, host, args),
         Command::Exec { host, args } => run::exec(&setup, host, args),
         Command::Test { filter, kernel } => check::Check::new(&setup, filter.clone(), *kernel)?.run(),
+        Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), *seconds),
+        Command::Bench { name } => bench::run(&setup, name.as_deref()),
         Command::Shell { host } => run::shell(&setup, host),
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn run(setup: &Setup, args: &HostArgs, words: &[String]) -> Result<i3
         (here(&workspace, &words)?, "this machine's KVM".to_owned())
     } else {
         let toolchain = Toolchain::set_up(setup)?;
-        let quire = workspace.release(&toolchain, "quire", "quire")?;
+        let quire = workspace.quire(&toolchain)?;
         let folder = quire.parent().map(Path::to_path_buf);
         let mut command = vec![quire.display().to_string()];
         command.extend(words);
@@ -47,13 +47,9 @@ pub(crate) fn native() -> bool {
 fn here(workspace: &Workspace, words: &[String]) -> Result<i32> {
     let mut command = cargo();
     command.current_dir(&workspace.root).args(["build", "--release", "--package", "quire", "--bin", "quire"]);
-    let programs = workspace.programs(&mut command)?;
-    let quire = programs
-        .into_iter()
-        .find(|program| program.name == "quire" && program.kind == "bin")
-        .ok_or_else(|| Error::Usage("cargo built no quire".into()))?;
-    let program = quire.path.display().to_string();
-    let status = Command::new(&quire.path).args(words).status();
+    let quire = workspace.program(&mut command, "quire")?;
+    let program = quire.display().to_string();
+    let status = Command::new(quire).args(words).status();
     let status = status.map_err(|source| Error::Spawn { program, source })?;
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
 }

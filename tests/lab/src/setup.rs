@@ -87,7 +87,7 @@ impl Setup {
         let qemu = Qemu::set_up(self)?;
         let kernel = Kernel::set_up(self, kernel)?;
         let busybox = self.busybox()?;
-        let init = workspace.release(toolchain, "lab-init", "lab-init")?;
+        let init = workspace.init(toolchain)?;
         Ok(Parts { qemu, kernel, init, busybox })
     }
 

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::leash::leash;
 use crate::tool;
 use crate::toolchain::{TARGET, Toolchain};
 
@@ -39,7 +40,11 @@ pub(crate) struct Program {
 impl Workspace {
     /// The checkout that this program was built from.
     pub(crate) fn find() -> Result<Workspace> {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        Workspace::at(&Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+    }
+
+    /// The workspace that a manifest belongs to.
+    pub(crate) fn at(manifest: &Path) -> Result<Workspace> {
         let mut command = cargo();
         command.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(manifest);
         let text = tool::output(&mut command)?;
@@ -49,6 +54,16 @@ impl Workspace {
             (Some(root), Some(target)) => Ok(Workspace { root, target, metadata }),
             _ => Err(Error::Usage("cargo metadata does not say where the workspace is".into())),
         }
+    }
+
+    /// The names of all targets of a kind (`bin`, `bench`).
+    pub(crate) fn targets(&self, kind: &str) -> Vec<String> {
+        let packages = self.metadata["packages"].as_array().into_iter().flatten();
+        let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+        targets
+            .filter(|target| target["kind"][0] == kind)
+            .filter_map(|target| target["name"].as_str().map(str::to_owned))
+            .collect()
     }
 
     /// A list that a package's manifest holds for us, under `[package.metadata.lab]`.
@@ -72,6 +87,8 @@ impl Workspace {
     /// Runs a cargo command that builds, and lists the programs that it built.
     pub(crate) fn programs(&self, command: &mut Command) -> Result<Vec<Program>> {
         command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
+        // A build that nobody waits for would hold its lock against the next one.
+        leash(command);
         let output = command.output().map_err(|source| Error::Spawn { program: "cargo".into(), source })?;
         if !output.status.success() {
             let status = output.status.to_string();
@@ -80,11 +97,32 @@ impl Workspace {
         Ok(parse_messages(&String::from_utf8_lossy(&output.stdout)))
     }
 
-    /// Builds one program of ours for arm64, as users get it.
-    pub(crate) fn release(&self, toolchain: &Toolchain, package: &str, name: &str) -> Result<PathBuf> {
+    /// Builds `quire` for arm64, as users get it.
+    pub(crate) fn quire(&self, toolchain: &Toolchain) -> Result<PathBuf> {
         let mut command = self.cargo_arm64(toolchain, "build");
-        command.args(["--release", "--package", package, "--bin", name]);
-        let programs = self.programs(&mut command)?;
+        self.program(command.args(["--release", "--package", "quire", "--bin", "quire"]), "quire")
+    }
+
+    /// Builds the first program of the emulated host: small and soon, not fast.
+    pub(crate) fn init(&self, toolchain: &Toolchain) -> Result<PathBuf> {
+        let mut command = self.cargo_arm64(toolchain, "build");
+        for (name, value) in [("LTO", "off"), ("DEBUG", "false"), ("STRIP", "true"), ("OPT_LEVEL", "1")] {
+            command.env(format!("CARGO_PROFILE_RELEASE_{name}"), value);
+        }
+        // Another profile: it must not push out what the other has built.
+        command.env("CARGO_TARGET_DIR", self.target.join("lab/init"));
+        self.program(
+            command.args(["--quiet", "--release", "--package", "lab-init", "--bin", "lab-init"]),
+            "lab-init",
+        )
+    }
+
+    /// Builds one program.
+    ///
+    /// # Errors
+    /// Where cargo does not build it.
+    pub(crate) fn program(&self, command: &mut Command, name: &str) -> Result<PathBuf> {
+        let programs = self.programs(command)?;
         let program = programs.into_iter().find(|program| program.name == name && program.kind == "bin");
         program.map(|program| program.path).ok_or_else(|| Error::Usage(format!("cargo built no {name}")))
     }

@@ -174,7 +174,7 @@ impl<'a> Check<'a> {
             return;
         }
         self.tally.step("arm64", "building quire and the tests for arm64");
-        let quire = self.workspace.release(&toolchain, "quire", "quire");
+        let quire = self.workspace.quire(&toolchain);
         let mut command = self.workspace.cargo_arm64(&toolchain, "test");
         command.args(["--quiet", "--workspace", "--exclude", "lab", "--exclude", "lab-init", "--no-run"]);
         let programs = self.workspace.programs(&mut command);
