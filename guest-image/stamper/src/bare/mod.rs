@@ -20,7 +20,7 @@
 use core::convert::Infallible;
 use core::mem::MaybeUninit;
 
-use aarch64_cpu::registers::{MPIDR_EL1, Readable};
+use aarch64_cpu::registers::{FAR_EL1, MPIDR_EL1, Readable, TPIDR_EL1, Writeable};
 use dtoolkit::fdt::Fdt;
 
 use crate::board::{self, Board, BoardError};
@@ -78,6 +78,9 @@ impl Image {
 /// device tree's first and last byte mapped at their own addresses. `device_tree` is what the
 /// boot loader passed on.
 pub unsafe fn run(mut image: Image, device_tree: *const u8, level: u64) -> ! {
+    // What a trap reports; both are unknown after a reset.
+    TPIDR_EL1.set(0);
+    FAR_EL1.set(0);
     let frames = core::mem::take(&mut image.frames);
     // SAFETY: the boot loader's pointer is the only way to find it, and the entry code has mapped
     // what its header says; it checks itself from there.
