@@ -195,49 +195,70 @@ impl<'a, G: Granule, F: Frames, E: Executor, V: FnMut(Leaf)> Sweep<'a, G, F, E, 
             (true, true) => take::<true>(entry, leave),
             (true, false) => take::<false>(entry, leave),
         };
+        // Only software makes entries valid or invalid, so what is going to be owed can be seen beforehand.
+        let owed = if E::LIVE && !self.full { valid_part(entries) } else { 0..0 };
+        let visit = &mut self.visit;
+        let mut visit = |at: usize, members: usize, word: u64| {
+            visit(Leaf {
+                ipa: base + at as u64 * size,
+                oa: format.leaf::<G>(word, level),
+                bytes: members as u64 * size,
+                level,
+                descriptor: Descriptor::new(word),
+            });
+        };
         let (mut all, mut count) = (0, 0);
-        let (mut first, mut last) = (usize::MAX, 0);
         let mut at = 0;
         while at < entries.len() {
-            let word = get(&entries[at]);
+            // Leaves by themselves, as many as follow on each other.
+            let mut other = None;
+            let mut singles = 0;
+            for entry in &entries[at..] {
+                let word = get(entry);
+                if word & (VALID | CONTIGUOUS) != VALID {
+                    other = Some(word);
+                    break;
+                }
+                all |= word;
+                visit(at + singles, 1, word);
+                singles += 1;
+            }
+            at += singles;
+            count += singles;
+            let Some(word) = other else { break };
             if word & VALID == 0 {
                 at += 1;
                 continue;
             }
-            let mut next = at + 1;
-            let (mut gathered, mut valid) = (word, 1);
-            if word & CONTIGUOUS != 0 {
-                // The rest of its group, to the group's end: cutting made sure that it lies in the range.
-                next = (((index + at) | (members - 1)) + 1 - index).min(entries.len());
-                for entry in &entries[at + 1..next] {
-                    let word = get(entry);
-                    if word & VALID != 0 {
-                        gathered |= word & HARVEST;
-                        valid += 1;
-                    }
+            // A group, to the group's end: cutting made sure that all of it lies in the range.
+            let end = entries.len().min(((index + at) | (members - 1)) + 1 - index);
+            let mut gathered = word;
+            count += 1;
+            for entry in &entries[at + 1..end] {
+                let word = get(entry);
+                if word & VALID != 0 {
+                    gathered |= word & HARVEST;
+                    count += 1;
                 }
             }
-            (self.visit)(Leaf {
-                ipa: base + at as u64 * size,
-                oa: format.leaf::<G>(word, level),
-                bytes: (next - at) as u64 * size,
-                level,
-                descriptor: Descriptor::new(gathered),
-            });
             all |= gathered;
-            count += valid;
-            if E::LIVE {
-                first = first.min(at);
-                last = next;
-            }
-            at = next;
+            visit(at, end - at, gathered);
+            at = end;
         }
-        if count != 0 {
-            self.harvest.add(count, count * size, all);
-            if E::LIVE && !self.full {
-                self.work.owe_leaves(base + first as u64 * size..base + last as u64 * size, level);
-            }
+        let count = count as u64;
+        self.harvest.add(count, count * size, all);
+        if !owed.is_empty() {
+            self.work.owe_leaves(base + owed.start as u64 * size..base + owed.end as u64 * size, level);
         }
+    }
+}
+
+/// The entries from the first valid one to the last.
+fn valid_part(entries: &[Entry]) -> Range<usize> {
+    let valid = |entry: &Entry| entry.load(Relaxed) & VALID != 0;
+    match entries.iter().position(valid) {
+        Some(first) => first..entries.iter().rposition(valid).map_or(first, |last| last + 1),
+        None => 0..0,
     }
 }
 

@@ -116,6 +116,14 @@ impl Gather {
         if self.whole || span.start >= span.end {
             return;
         }
+        // The common case, a sweep in order: the span goes on where the last one ended.
+        if let Some((last, others)) = self.spans[..self.len].split_last_mut()
+            && (last.end, last.level, last.unlinked) == (span.start, span.level, span.unlinked)
+            && others.iter().all(|other| other.end < span.start || span.end < other.start)
+        {
+            last.end = span.end;
+            return;
+        }
         let mut index = 0;
         while index < self.len {
             let other = self.spans[index];

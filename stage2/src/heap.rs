@@ -52,10 +52,10 @@ impl<G: Granule> Frames for HeapFrames<G> {
             }
         };
         let memory = &mut self.slots[slot];
-        if memory.is_empty() {
-            *memory = (0..entries).map(|_| Entry::new(0)).collect();
-        } else {
+        if memory.len() == entries {
             memory.iter().for_each(|entry| entry.store(0, Relaxed));
+        } else {
+            *memory = (0..entries).map(|_| Entry::new(0)).collect();
         }
         self.in_use += size;
         Some((slot as u64) << G::SHIFT)

@@ -260,9 +260,10 @@ fn case_16_each_dirty_member_is_collected_exactly_once() {
         let mut tables = one_group(BbmLevel::Level0);
         set(&tables, GROUP + page * PAGE, S2AP_W);
         let mut gather = tables.gather();
-        let mut seen = Vec::new();
-        tables.collect_dirty(GROUP..GROUP + PAGE, &mut gather, |leaf| seen.push(leaf.range())).unwrap();
-        assert_eq!(seen, [GROUP..2 * GROUP], "one dirty bit stands for the whole group");
+        let mut seen = None;
+        let see = |leaf: Leaf| assert_eq!(seen.replace(leaf.range()), None);
+        tables.collect_dirty(GROUP..GROUP + PAGE, &mut gather, see).unwrap();
+        assert_eq!(seen, Some(GROUP..2 * GROUP), "one dirty bit stands for the whole group");
         assert!(gather.overlaps(&(2 * GROUP - PAGE..2 * GROUP)));
         assert!(!tables.collect_dirty(GROUP..2 * GROUP, &mut gather, |_| {}).unwrap().dirty);
         // The other way to get it: write-protect reports it, keeps it, and it is collected once.

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::atomic::Relaxed;
+use crate::atomic::{Entry, Relaxed};
 use crate::attributes::Attributes;
 use crate::descriptor::{
     AF, CONTIGUOUS, DIRTY, Descriptor, NT, S2AP_W, SW_DIRTY, TYPE, VALID, is_leaf, is_table,
@@ -56,6 +56,24 @@ pub struct Runs<'a, G: Granule, F: Frames, E: Executor> {
     at: u64,
     end: u64,
     ignored: u64,
+    here: Option<Here<'a>>,
+}
+
+/// A table on the way, the deepest that holds the next address: one walk from the root serves all its entries.
+#[derive(Debug)]
+struct Here<'a> {
+    table: &'a [Entry],
+    level: Level,
+    /// Address of its first entry.
+    base: u64,
+}
+
+impl<'a> Here<'a> {
+    fn new<G: Granule, F: Frames, E: Executor>(tables: &'a Tables<G, F, E>, ipa: u64) -> Self {
+        let (table, level, index) = tables.walker().descend(ipa);
+        let size = G::size(level);
+        Self { table, level, base: floor(ipa, size) - index as u64 * size }
+    }
 }
 
 /// What makes neighbours alike: a leaf's bits without address and size, or an invalid word; and for a leaf the
@@ -73,7 +91,7 @@ impl<G: Granule, F: Frames, E: Executor> Tables<G, F, E> {
     /// [`Error::Range`], [`Error::Misaligned`].
     pub fn runs(&self, range: Range<u64>) -> Result<Runs<'_, G, F, E>, Error> {
         self.check(&range)?;
-        Ok(Runs { tables: self, at: range.start, end: range.end, ignored: 0 })
+        Ok(Runs { tables: self, at: range.start, end: range.end, ignored: 0, here: None })
     }
 }
 
@@ -107,42 +125,18 @@ impl<G: Granule, F: Frames, E: Executor> Runs<'_, G, F, E> {
     }
 }
 
-impl<G: Granule, F: Frames, E: Executor> Iterator for Runs<'_, G, F, E> {
+impl<'a, G: Granule, F: Frames, E: Executor> Iterator for Runs<'a, G, F, E> {
     type Item = Run;
 
     fn next(&mut self) -> Option<Run> {
-        if self.at >= self.end {
-            return None;
-        }
         let start = self.at;
         let mut run = None;
-        // Table by table: one walk from the root for each, then along its entries.
-        'run: while self.at < self.end {
-            let (table, level, mut index) = self.tables.walker().descend(self.at);
-            let size = G::size(level);
-            let mut ipa = floor(self.at, size);
-            while index < table.len() && self.at < self.end {
-                let mut word = table[index].load(Relaxed);
-                if is_table(word, level) {
-                    continue 'run;
-                }
-                let mut next = index + 1;
-                let mut base = ipa;
-                if is_leaf(word, level) && word & CONTIGUOUS != 0 {
-                    let members = group_of::<G>(table, level, index, word);
-                    base = ipa - (index - members.start) as u64 * size;
-                    next = members.end;
-                    word = gathered(&table[members]);
-                }
-                let key = self.key(word, level, base);
-                match run {
-                    None => run = Some(key),
-                    Some(first) if first == key => {}
-                    Some(_) => break 'run,
-                }
-                ipa += (next - index) as u64 * size;
-                index = next;
-                self.at = ipa.min(self.end);
+        while self.at < self.end {
+            let here = self.here.take().unwrap_or_else(|| Here::new(self.tables, self.at));
+            if !self.extend(&mut run, &here) {
+                // The next run begins in the same table.
+                self.here = Some(here);
+                break;
             }
         }
         let key = run?;
@@ -153,5 +147,48 @@ impl<G: Granule, F: Frames, E: Executor> Iterator for Runs<'_, G, F, E> {
             Marker::from_word(key.word).map_or(Content::Unmapped, Content::Marked)
         };
         Some(Run { range: start..self.at, content })
+    }
+}
+
+impl<'a, G: Granule, F: Frames, E: Executor> Runs<'a, G, F, E> {
+    /// Takes the entries from `self.at` on into the run, up to the next table or the end of this one. Returns
+    /// whether the run may go on beyond. Afterwards `self.at` is the first address that it didn't take.
+    #[inline]
+    fn extend(&mut self, run: &mut Option<Key>, here: &Here<'a>) -> bool {
+        let Here { table, level, base } = *here;
+        let size = G::size(level);
+        let mut index = ((self.at - base) >> G::shift(level)) as usize;
+        let mut ipa = base + index as u64 * size;
+        // The last entry's word, advanced to what the next one says if nothing changes.
+        let mut expected = 0;
+        while ipa < self.end
+            && let Some(entry) = table.get(index)
+        {
+            let word = entry.load(Relaxed);
+            if word == expected && word & (VALID | CONTIGUOUS) == VALID {
+                (index, ipa, expected) = (index + 1, ipa + size, word.wrapping_add(size));
+                continue;
+            }
+            if is_table(word, level) {
+                break;
+            }
+            let (mut first, mut next, mut all) = (ipa, index + 1, word);
+            if is_leaf(word, level) && word & CONTIGUOUS != 0 {
+                let members = group_of::<G>(table, level, index, word);
+                first = ipa - (index - members.start) as u64 * size;
+                next = members.end;
+                all = gathered(&table[members]);
+            }
+            let key = self.key(all, level, first);
+            if *run.get_or_insert(key) != key {
+                self.at = ipa;
+                return false;
+            }
+            ipa += (next - index) as u64 * size;
+            index = next;
+            expected = word.wrapping_add(size);
+        }
+        self.at = ipa.min(self.end);
+        true
     }
 }
