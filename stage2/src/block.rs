@@ -44,7 +44,7 @@ impl<G: Granule, F: Frames, E: Executor> Tables<G, F, E> {
 
     /// Makes a block of the table below the entry of `level` around `ipa`. All its entries must be leaves of
     /// the next level that qualify, grouped or not. What becomes of dirty and young states that differ says
-    /// `merge`; `visit` sees every entry as it was, the sum is returned.
+    /// `merge`; `visit` sees every leaf as it was (a group as one), the sum is returned.
     ///
     /// # Errors
     /// [`Refusal`]: they don't qualify.
@@ -125,14 +125,23 @@ impl<'a, G: Granule, F: Frames, E: Executor> Work<'a, G, F, E> {
         let (child, _) = self.child(word);
         let first = joinable(self.config, child, below, base, merge)?;
         let (size, format) = (G::size(below), self.config.format);
+        let mut gathered = 0;
         let mut part = |index: usize, word: u64| {
-            harvest.add(1, size, word);
+            // A group is handed out whole: whichever member hardware marked, it may have meant any.
+            let members = if word & CONTIGUOUS != 0 { G::group(below) } else { 1 };
+            let member = index & (members - 1);
+            gathered = if member == 0 { word } else { gathered | word & HARVEST };
+            if member + 1 < members {
+                return;
+            }
+            let bytes = members as u64 * size;
+            harvest.add(members as u64, bytes, gathered);
             visit(Leaf {
-                ipa: base + index as u64 * size,
-                oa: format.leaf::<G>(word, below),
-                bytes: size,
+                ipa: base + (index - member) as u64 * size,
+                oa: format.leaf::<G>(gathered, below),
+                bytes,
                 level: below,
-                descriptor: Descriptor::new(word & !CONTIGUOUS),
+                descriptor: Descriptor::new(gathered),
             });
         };
         let attributes = first & !(format.leaf_mask::<G>(below) | VALID | TYPE | CONTIGUOUS | HARVEST);
