@@ -50,7 +50,8 @@ impl Arena {
         let step = granules as usize;
         // The oldest free slot first: the longer a freed frame stays poisoned, the more it shows.
         if step == 1
-            && let Some(slot) = self.slots.iter().position(|slot| slot.allocated == 0 && !slot.memory.is_empty())
+            && let Some(slot) =
+                self.slots.iter().position(|slot| slot.allocated == 0 && !slot.memory.is_empty())
             && self.slots.len() > 64
         {
             return slot;
