@@ -19,7 +19,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 for module in $(cat /modules/order); do insmod /modules/$module || echo "no $module"; done
-echo "userland is up: $(uname -r), $(nproc) cpus, $(getconf PAGESIZE 2>/dev/null) $(grep MemTotal /proc/meminfo)"
+echo "userland is up: $(uname -r), $(nproc) cpus, $(grep MemTotal /proc/meminfo)"
 "#;
 
 /// An initramfs under construction.
@@ -67,7 +67,8 @@ impl Userland {
             order += &(name + "\n");
         }
         archive.entry("modules/order", TEXT, order.as_bytes())?;
-        let init = format!("{INIT}{}\nsync\npoweroff -f\n", self.script);
+        // Setting a terminal waits until what was written has gone out; `poweroff -f` waits for nothing.
+        let init = format!("{INIT}{}\nsync\nstty sane < /dev/console\npoweroff -f\n", self.script);
         archive.entry("init", PROGRAM, init.as_bytes())?;
         trailer(archive.out)?.flush()
     }
