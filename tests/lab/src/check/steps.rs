@@ -177,7 +177,12 @@ impl<'a> Check<'a> {
         self.tally.step("arm64", "building quire and the tests for arm64");
         let quire = self.workspace.quire(&toolchain);
         let mut command = self.workspace.cargo_arm64(&toolchain, "test");
-        command.args(["--quiet", "--workspace", "--exclude", "lab", "--exclude", "lab-init", "--no-run"]);
+        command.args(["--quiet", "--no-run"]);
+        // Scenarios alone need no other test program.
+        command.args(match self.selected("arm64") {
+            true => ["--workspace", "--exclude", "lab", "--exclude", "lab-init"].as_slice(),
+            false => &["--package", "e2e"],
+        });
         let programs = self.workspace.programs(&mut command);
         let (quire, programs) = match (quire, programs) {
             (Ok(quire), Ok(programs)) => (quire, programs),
