@@ -5,7 +5,7 @@
 //! entries, walk ahead of any access, read and write memory.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
 use stage2::Instruction;
 
@@ -351,6 +351,22 @@ impl Hardware {
             return Ok(entry.load(Acquire) == seen);
         }
         Ok(entry.compare_exchange(seen, seen | bits, AcqRel, Acquire).is_ok())
+    }
+
+    /// The descriptor of the leaf or invalid entry at `ipa`.
+    pub(crate) fn word(&self, ipa: u64) -> Result<u64, Violation> {
+        let place = walk(self.regime(), &self.arena, ipa, None)?.place;
+        Ok(self.arena.entry(place.frame, place.index)?.load(Acquire))
+    }
+
+    /// Changes that descriptor by a plain load and store, as only a mistake would.
+    pub(crate) fn edit(&self, ipa: u64, change: impl Fn(u64) -> u64) {
+        let result = walk(self.regime(), &self.arena, ipa, None).and_then(|walk| {
+            let entry = self.arena.entry(walk.place.frame, walk.place.index)?;
+            entry.store(change(entry.load(Acquire)), Release);
+            Ok(())
+        });
+        self.note(result);
     }
 
     /// Executes a sequence. An invalidation works only when a barrier completes it; until then, and between any

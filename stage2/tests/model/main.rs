@@ -1,6 +1,8 @@
 //! bootstrap
 #![cfg(not(loom))]
 mod arena;
+mod cases;
+mod caught;
 mod chance;
 mod flat;
 mod geometry;

@@ -431,9 +431,11 @@ impl<G: Granule, E: Processor> Rig<G, E> {
             Access::Write => stage2::Access::Write,
             Access::Execute => stage2::Access::Execute,
         };
+        let (hardware, undo) = (std::rc::Rc::clone(&self.hardware), self.after_fault);
         let trial = self.perform(|tables, gather, _| {
             let result = tables.set_access_flags(ipa, kind, gather);
             tables.invalidate(gather);
+            undo.into_iter().for_each(|undo| undo(&hardware));
             result
         })?;
         let mut effect = Effect::default();

@@ -97,6 +97,8 @@ pub(crate) struct Rig<G: Granule, E: Processor = Cpu> {
     forgiven: Set,
     pub(crate) fwb: bool,
     pub(crate) ds: bool,
+    /// Undoes what the monitor did about a fault: for the tests of the model itself.
+    pub(crate) after_fault: Option<fn(&Hardware)>,
 }
 
 /// What an operation may do to marks.
@@ -156,6 +158,7 @@ impl<G: Granule, E: Processor> Rig<G, E> {
             tables,
             fwb: geometry.fwb,
             ds: regime.ds,
+            after_fault: None,
         })
     }
 
@@ -359,6 +362,17 @@ impl<G: Granule, E: Processor> Rig<G, E> {
             return Err(Violation::Frames { why: "not freed by the flush", frame });
         }
         Ok(())
+    }
+
+    /// A step in which nothing happens but a change that only hardware or a mistake could make.
+    pub(crate) fn meddle(&mut self, with: impl FnOnce(&Hardware)) -> Result<(), Violation> {
+        let hardware = Rc::clone(&self.hardware);
+        let trial = self.perform(|_, _, _| {
+            with(&hardware);
+            hardware.seam();
+        })?;
+        let expected = self.contents.clone();
+        self.judge(trial, expected, &Effect::default())
     }
 
     /// Ends the tables: every frame must come back.
