@@ -118,13 +118,10 @@ fn dump<G: Granule, F: Frames, E: Executor>(tables: &Tables<G, F, E>) -> Result<
     let mut line: Option<Line> = None;
     tables.leaves(tables.whole(), |leaf| {
         let next = Line::new(&leaf, tables.config());
-        match &mut line {
-            Some(line) if line.extend(&next) => {}
-            line => {
-                if let Some(done) = line.replace(next) {
-                    println!("{done}");
-                }
-            }
+        if !line.as_mut().is_some_and(|line| line.extend(&next))
+            && let Some(done) = line.replace(next)
+        {
+            println!("{done}");
         }
     })?;
     if let Some(done) = line {
@@ -138,7 +135,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
     let config = Config::<G4K>::passive(36)?;
-    let mut tables = Tables::new(config, HeapFrames::new(), NoMmu)?;
+    let mut tables = Tables::new(config, HeapFrames::<G4K>::new(), NoMmu)?;
 
     // 3.5 GiB of RAM, a device, and some of what happens to them.
     tables.map(GIB..4 * GIB + GIB / 2, 0, &Attributes::RAM, Existing::Refuse)?;

@@ -24,6 +24,7 @@ impl Executor for Print {
 
 const RAM: u64 = 0x4000_0000;
 const SIZE: u64 = 64 << 20;
+const PIECE: u64 = 64 << 10;
 const BACKING: u64 = 0x8_0000_0000;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -31,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // dirty state, so that the first store to a clean leaf faults.
     let features = Features { update: HardwareUpdate::AccessFlag, ..Features::ALL };
     let config = Config::<G4K>::new(&features, Options::new(36))?;
-    let mut tables = Tables::new(config, HeapFrames::new(), Print)?;
+    let mut tables = Tables::new(config, HeapFrames::<G4K>::new(), Print)?;
     println!("VTCR_EL2  {:#x}", config.vtcr());
     println!("VTTBR_EL2 {:#x}", config.vttbr(tables.root(), 1).ok_or("the VMID does not fit")?);
 
@@ -42,9 +43,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("  {:#x}: {kind} of {} KiB at {}", leaf.ipa, leaf.bytes >> 10, leaf.level);
     })?;
 
-    println!("dirty logging: pages, so that one store doesn't dirty 32 MiB");
-    tables.split(RAM..RAM + SIZE, Level::L3)?;
-    tables.unfold(RAM..RAM + SIZE)?;
+    println!("dirty logging by the page, in the first 64 KiB: one store there shall not dirty 32 MiB");
+    tables.split(RAM..RAM + PIECE, Level::L3)?;
+    tables.unfold(RAM..RAM + PIECE)?;
     tables.flush();
 
     println!("a store faults; a load of an address without memory too");

@@ -1,5 +1,4 @@
-//! VMSAv8-64 stage-2 translation tables with contiguous groups, and a batched get-and-clear that loses
-//! nothing.
+#![doc = include_str!("../README.md")]
 #![cfg_attr(not(test), no_std)]
 
 #[cfg(any(feature = "alloc", test))]
@@ -35,6 +34,9 @@ mod runs;
 mod tables;
 mod tlbi;
 mod walk;
+
+#[doc = include_str!("contiguous.md")]
+pub mod contiguous {}
 
 pub use atomic::Entry;
 pub use attributes::{Attributes, AttributesError, Encoding, Execute, Memory, Shareability};
