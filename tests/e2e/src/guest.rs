@@ -24,33 +24,56 @@ const POLL: Duration = Duration::from_millis(10);
 /// After how long a terminal whose program has ended has nothing more to say.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// What a process printed so far, and whether there will be more.
+/// What was printed to one of a process's outputs.
+#[derive(Debug, Default)]
+struct Stream {
+    text: String,
+    /// Up to where somebody has waited for it.
+    seen: usize,
+    ended: bool,
+}
+
+/// What a process printed so far, by output: what goes to one is never in the middle of what goes to
+/// another.
 #[derive(Debug, Default)]
 struct Log {
-    text: Mutex<(String, u32)>,
+    streams: Mutex<Vec<Stream>>,
     grew: Condvar,
 }
 
 impl Log {
-    fn lock(&self) -> MutexGuard<'_, (String, u32)> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Stream>> {
         // A panic while the lock is held leaves a text that is complete up to there.
-        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn follow(self: &Arc<Self>, mut from: impl Read + Send + 'static) {
-        self.lock().1 += 1;
+        let index = {
+            let mut streams = self.lock();
+            streams.push(Stream::default());
+            streams.len() - 1
+        };
         let log = Arc::clone(self);
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             // A terminal whose other end has closed reads as an error, not as the end.
             while let Ok(count @ 1..) = from.read(&mut buffer) {
-                log.lock().0.push_str(&String::from_utf8_lossy(&buffer[..count]));
+                log.lock()[index].text.push_str(&String::from_utf8_lossy(&buffer[..count]));
                 log.grew.notify_all();
             }
-            log.lock().1 -= 1;
+            log.lock()[index].ended = true;
             log.grew.notify_all();
         });
     }
+
+    /// Everything, one output after the other.
+    fn text(&self) -> String {
+        all(&self.lock())
+    }
+}
+
+fn all(streams: &[Stream]) -> String {
+    streams.iter().map(|stream| stream.text.as_str()).collect()
 }
 
 /// A running `quire`; it is killed when the value is dropped.
@@ -59,7 +82,6 @@ pub struct Guest {
     child: Child,
     log: Arc<Log>,
     input: Option<File>,
-    seen: usize,
 }
 
 impl Guest {
@@ -86,7 +108,7 @@ impl Guest {
         log.follow(child.stdout.take().expect("standard output is a pipe"));
         log.follow(child.stderr.take().expect("standard error is a pipe"));
         let input = child.stdin.take().map(|stdin| File::from(OwnedFd::from(stdin)));
-        Self { child, log, input, seen: 0 }
+        Self { child, log, input }
     }
 
     /// Starts `quire run` with `args` and its three standard files on `terminal`.
@@ -104,7 +126,7 @@ impl Guest {
             .unwrap_or_else(|error| panic!("can't start quire: {error}"));
         let log = Arc::<Log>::default();
         log.follow(terminal.far_end());
-        Self { child, log, input: Some(terminal.far_end()), seen: 0 }
+        Self { child, log, input: Some(terminal.far_end()) }
     }
 
     /// Follows what appears in `source` too, such as a pseudo-terminal of the guest's.
@@ -112,26 +134,29 @@ impl Guest {
         self.log.follow(source);
     }
 
-    /// Waits until `pattern` is printed behind the last one waited for, and returns everything that
-    /// was printed since then, up to its end.
+    /// Waits until `pattern` is printed to one of its outputs behind the last one waited for there, and
+    /// returns everything that was printed there since then, up to its end.
     ///
     /// # Panics
     /// Where the process ends without printing it, or [`LIMIT`] is over.
     #[track_caller]
     pub fn wait_for(&mut self, pattern: &str) -> String {
         let deadline = Instant::now() + LIMIT;
-        let mut log = self.log.lock();
+        let mut streams = self.log.lock();
         loop {
-            if let Some(at) = log.0[self.seen..].find(pattern) {
-                let from = self.seen;
-                self.seen += at + pattern.len();
-                return log.0[from..self.seen].to_owned();
+            for stream in streams.iter_mut() {
+                if let Some(at) = stream.text[stream.seen..].find(pattern) {
+                    let from = stream.seen;
+                    stream.seen += at + pattern.len();
+                    return stream.text[from..stream.seen].to_owned();
+                }
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(log.1 > 0, "it ended without printing {pattern:?}; it printed:\n{}", log.0);
-            assert!(!left.is_zero(), "it did not print {pattern:?}; it printed:\n{}", log.0);
-            let (next, _) = self.log.grew.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner);
-            log = next;
+            let ended = streams.iter().all(|stream| stream.ended);
+            assert!(!ended, "it ended without printing {pattern:?}; it printed:\n{}", all(&streams));
+            assert!(!left.is_zero(), "it did not print {pattern:?}; it printed:\n{}", all(&streams));
+            let (next, _) = self.log.grew.wait_timeout(streams, left).unwrap_or_else(PoisonError::into_inner);
+            streams = next;
         }
     }
 
@@ -176,21 +201,21 @@ impl Guest {
             match self.child.try_wait().expect("a child can be waited for") {
                 Some(status) => break status,
                 None if Instant::now() < deadline => thread::sleep(POLL),
-                None => panic!("it did not end; it printed:\n{}", self.log.lock().0),
+                None => panic!("it did not end; it printed:\n{}", self.log.text()),
             }
         };
         // The readers come to an end of their own, but for one of a terminal, whose user's end this
         // process holds open: what it has to say is said when it is silent.
-        let mut log = self.log.lock();
-        while log.1 > 0 {
+        let mut streams = self.log.lock();
+        while streams.iter().any(|stream| !stream.ended) {
             let (next, silent) =
-                self.log.grew.wait_timeout(log, SILENCE).unwrap_or_else(PoisonError::into_inner);
-            log = next;
+                self.log.grew.wait_timeout(streams, SILENCE).unwrap_or_else(PoisonError::into_inner);
+            streams = next;
             if silent.timed_out() {
                 break;
             }
         }
-        (status, log.0.clone())
+        (status, all(&streams))
     }
 
     /// Waits for its end and returns what it printed.

@@ -1,4 +1,4 @@
-//! Pools of huge pages, put back as they were.
+//! Pools of huge pages, and transparent ones for shared memory, put back as they were.
 
 use std::fs;
 use std::path::PathBuf;
@@ -30,6 +30,36 @@ impl Drop for Pool {
     fn drop(&mut self) {
         // Where it fails the next test sees a larger pool, which it asks about.
         let _ = fs::write(self.folder.join("nr_hugepages"), self.before.to_string());
+    }
+}
+
+/// Transparent huge pages for shared memory that asks for them; dropping the value restores the
+/// setting.
+#[derive(Debug)]
+pub struct SharedThp {
+    before: String,
+}
+
+const SHMEM_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
+impl SharedThp {
+    /// Lets a memfd have huge pages where it asks for them.
+    ///
+    /// # Panics
+    /// Where the host has no such setting, or this user may not change it.
+    pub fn advise() -> Self {
+        let words = fs::read_to_string(SHMEM_ENABLED).expect("the host has transparent huge pages");
+        // The present one of the words stands in brackets.
+        let before = words.split(['[', ']']).nth(1).expect("one word is in brackets").to_owned();
+        fs::write(SHMEM_ENABLED, "advise").expect("root may change the setting");
+        Self { before }
+    }
+}
+
+impl Drop for SharedThp {
+    fn drop(&mut self) {
+        // Where it fails the host keeps a setting that changes nothing for who does not ask.
+        let _ = fs::write(SHMEM_ENABLED, &self.before);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 
 use e2e::guest::run;
-use e2e::hugepages::Pool;
+use e2e::hugepages::{Pool, SharedThp};
 
 fn works(memory: &str) {
     let (code, text) = run(["run", "--cpus", "2", "--memory", memory, "--cmdline", "generations=2 full"]);
@@ -22,6 +22,7 @@ fn anonymous_memory() {
 #[test]
 fn a_memfd() {
     works("128M,backing=memfd");
+    let _thp = SharedThp::advise();
     works("128M,backing=memfd,block=2M,prefault=on");
 }
 
