@@ -6,10 +6,9 @@
 
 #[cfg(target_arch = "aarch64")]
 mod launch {
-    use std::ffi::OsString;
     use std::fs;
-    use std::path::Path;
 
+    use e2e::environment::linux;
     use e2e::guest::{Guest, run};
     use e2e::{Kernel, Userland, environment, userland};
 
@@ -75,7 +74,7 @@ mod launch {
         row("process start to: first console byte", format!("{} us", point("first console byte")), "");
 
         let initrd = Userland::new(Kernel::New, "read line").write(folder.path());
-        let mut guest = Guest::start(linux(&initrd, &memory));
+        let mut guest = Guest::start(linux(Kernel::New, &initrd, &["--memory", &memory]));
         guest.wait_for(userland::READY);
         let (pss, dirty) = own_memory(guest.pid().as_raw_nonzero().get().unsigned_abs());
         guest.send("\n");
@@ -89,12 +88,6 @@ mod launch {
         );
         let size = fs::metadata(environment::quire()).map_or(0, |file| file.len());
         row("the program's file, with line tables", format!("{} KiB", size >> 10), "");
-    }
-
-    fn linux(initrd: &Path, memory: &str) -> Vec<OsString> {
-        let mut args: Vec<OsString> = vec!["run".into(), "--kernel".into(), Kernel::New.image().into()];
-        args.extend(["--initrd".into(), initrd.into(), "--memory".into(), memory.into()]);
-        args
     }
 }
 

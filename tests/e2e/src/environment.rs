@@ -3,11 +3,13 @@
 //! | variable | what |
 //! |---|---|
 //! | `QUIRE_BIN` | the `quire` program; `quire` on PATH where unset |
+//! | `QUIRE_HOST_KERNEL` | which of the kernels below the host itself runs; `new` where unset |
 //! | `QUIRE_GUEST_DIR` | a folder with `new/`, `lts/` and `16k/` (each `vmlinuz`, `modules/`, `modules/order`) and `busybox/busybox`, as `cargo lab setup` lays it out |
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The `quire` program.
 pub fn quire() -> PathBuf {
@@ -46,6 +48,15 @@ pub enum Kernel {
 }
 
 impl Kernel {
+    /// The one that the host itself runs.
+    pub fn of_host() -> Self {
+        match env::var("QUIRE_HOST_KERNEL").as_deref() {
+            Ok("lts") => Self::Lts,
+            Ok("16k") => Self::Pages16k,
+            _ => Self::New,
+        }
+    }
+
     fn folder(self) -> PathBuf {
         guests().join(match self {
             Self::New => "new",
@@ -88,4 +99,15 @@ impl Kernel {
             .map(|file| folder.join(file))
             .collect()
     }
+}
+
+/// The arguments of `quire` that boot `kernel` with `initrd`, and `more`.
+///
+/// # Panics
+/// As [`guests`].
+pub fn linux(kernel: Kernel, initrd: &Path, more: &[&str]) -> Vec<OsString> {
+    let mut args: Vec<OsString> = vec!["run".into(), "--kernel".into(), kernel.image().into()];
+    args.extend(["--initrd".into(), initrd.into()]);
+    args.extend(more.iter().map(Into::into));
+    args
 }

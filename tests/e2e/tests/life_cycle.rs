@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use e2e::environment::linux;
 use e2e::guest::run;
 use e2e::hugepages::Pool;
 use e2e::{Guest, Kernel, Userland};
@@ -34,16 +35,8 @@ fn linux_reboots_with_its_disk() {
         else echo "first time"; printf mark | dd of=/dev/vda conv=notrunc 2>/dev/null; sync; reboot -f; sleep 1000; fi
     "#;
     let initrd = Userland::new(Kernel::New, script).write(folder.path());
-    let (kernel, disk) = (Kernel::New.image(), disk.display().to_string());
-    let mut guest = Guest::start([
-        "run".as_ref(),
-        "--kernel".as_ref(),
-        kernel.as_os_str(),
-        "--initrd".as_ref(),
-        initrd.as_os_str(),
-        "--disk".as_ref(),
-        disk.as_ref(),
-    ]);
+    let disk = disk.display().to_string();
+    let mut guest = Guest::start(linux(Kernel::New, &initrd, &["--disk", &disk]));
     guest.wait_for("first time");
     guest.wait_for("second time");
     guest.expect_exit(0);

@@ -1,4 +1,7 @@
 //! `cargo lab bench`: measurements. None of them is a test: they print, and a person judges.
+//!
+//! What needs a guest is a benchmark of the package `e2e`, and runs in an emulated host that counts
+//! instructions: virtual time, the same on every machine. The rest are cargo's own benchmarks.
 
 use crate::cli::HostArgs;
 use crate::error::{Error, Result};
@@ -9,8 +12,8 @@ use crate::setup::Setup;
 use crate::toolchain::Toolchain;
 use crate::workspace::{Workspace, cargo};
 
-/// What is measured in a host that counts instructions; the rest are cargo's own benchmarks.
-const STARTUP: &str = "startup";
+/// The package whose benchmarks need an arm64 KVM host.
+const WITH_GUESTS: &str = "e2e";
 
 /// Runs one measurement, or all; the exit code.
 ///
@@ -18,31 +21,35 @@ const STARTUP: &str = "startup";
 /// Where there is none of that name, or it can't run.
 pub(crate) fn run(setup: &Setup, name: Option<&str>) -> Result<i32> {
     let workspace = Workspace::find()?;
-    let mut all = vec![STARTUP.to_owned()];
-    all.extend(workspace.targets("bench"));
-    let chosen = match name {
-        Some(name) if all.iter().any(|have| have == name) => vec![name.to_owned()],
-        Some(name) => {
-            return Err(Error::Usage(format!(
-                "nothing to measure is called {name}: there are {}",
-                all.join(", ")
-            )));
-        }
-        None => all,
-    };
+    let all = workspace.targets("bench");
+    let chosen: Vec<_> = all.iter().filter(|(_, have)| name.is_none_or(|name| have == name)).collect();
+    if let (Some(name), []) = (name, chosen.as_slice()) {
+        let names: Vec<&str> = all.iter().map(|(_, name)| name.as_str()).collect();
+        let names = names.join(", ");
+        return Err(Error::Usage(format!("nothing to measure is called {name}: there are {names}")));
+    }
     let mut worst = 0;
-    for name in chosen {
+    for (package, name) in chosen {
         println!("lab: {name}");
-        let code = if name == STARTUP { startup(setup, &workspace)? } else { by_cargo(&workspace, &name)? };
+        let guests = package == WITH_GUESTS && !run::native();
+        let code =
+            if guests { in_host(setup, &workspace, name)? } else { by_cargo(&workspace, package, name)? };
         worst = worst.max(code);
     }
     Ok(worst)
 }
 
-/// `quire run --timing` with the built-in guest, in virtual time: the same on every machine.
-fn startup(setup: &Setup, workspace: &Workspace) -> Result<i32> {
+fn in_host(setup: &Setup, workspace: &Workspace, name: &str) -> Result<i32> {
     let toolchain = Toolchain::set_up(setup)?;
     let quire = workspace.quire(&toolchain)?;
+    // With the profile of releases, which the scenarios have been built with already.
+    let mut command = workspace.cargo_arm64(&toolchain, "test");
+    command.args(["--release", "--no-run", "--package", WITH_GUESTS, "--bench", name]);
+    let programs = workspace.programs(&mut command)?;
+    let bench = programs.iter().find(|program| program.name == name && program.kind == "bench");
+    let bench = bench.ok_or_else(|| Error::Usage(format!("cargo built no {name}")))?;
+    setup.busybox()?;
+    crate::kernel::Kernel::set_up(setup, Kind::New)?;
     let host = HostArgs {
         kernel: Kind::New,
         memory: "4G".into(),
@@ -50,17 +57,17 @@ fn startup(setup: &Setup, workspace: &Workspace) -> Result<i32> {
         deterministic: true,
         append: String::new(),
     };
-    let folder = quire.parent().map(std::path::Path::to_path_buf);
-    // The first start reads the program from outside; the later ones show quire itself.
-    let script = r#"for i in 1 2 3; do "$0" run --timing || exit; done"#;
-    let words: Vec<String> = ["sh", "-c", script].map(str::to_owned).into();
-    let words = [words, vec![quire.display().to_string()]].concat();
-    run::in_host(setup, workspace, &toolchain, &host, &words, &Vec::from_iter(folder))
+    let words = ["sh".into(), "-c".into(), "QUIRE_BIN=$1 exec $0".into(), path(&bench.path), path(&quire)];
+    run::in_host(setup, workspace, &toolchain, &host, &words, std::slice::from_ref(&workspace.target))
 }
 
-fn by_cargo(workspace: &Workspace, name: &str) -> Result<i32> {
+fn path(path: &std::path::Path) -> String {
+    path.display().to_string()
+}
+
+fn by_cargo(workspace: &Workspace, package: &str, name: &str) -> Result<i32> {
     let mut command = cargo();
-    command.current_dir(&workspace.root).args(["bench", "--workspace", "--bench", name]);
+    command.current_dir(&workspace.root).args(["bench", "--package", package, "--bench", name]);
     leash(&mut command);
     let status = command.status().map_err(|source| Error::Spawn { program: "cargo".into(), source })?;
     Ok(status.code().unwrap_or(1))

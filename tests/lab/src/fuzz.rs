@@ -22,7 +22,8 @@ pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<i32> {
         )));
     }
     tools()?;
-    let all = Workspace::at(&folder.join("Cargo.toml"))?.targets("bin");
+    let targets = Workspace::at(&folder.join("Cargo.toml"))?.targets("bin");
+    let all: Vec<String> = targets.into_iter().map(|(_, name)| name).collect();
     let chosen: Vec<String> = match target {
         Some(name) if all.iter().any(|have| have == name) => vec![name.to_owned()],
         Some(name) => {

@@ -56,14 +56,19 @@ impl Workspace {
         }
     }
 
-    /// The names of all targets of a kind (`bin`, `bench`).
-    pub(crate) fn targets(&self, kind: &str) -> Vec<String> {
-        let packages = self.metadata["packages"].as_array().into_iter().flatten();
-        let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
-        targets
-            .filter(|target| target["kind"][0] == kind)
-            .filter_map(|target| target["name"].as_str().map(str::to_owned))
-            .collect()
+    /// Package and name of all targets of a kind (`bin`, `bench`).
+    pub(crate) fn targets(&self, kind: &str) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for package in self.metadata["packages"].as_array().into_iter().flatten() {
+            for target in package["targets"].as_array().into_iter().flatten() {
+                if let (true, Some(package), Some(name)) =
+                    (target["kind"][0] == kind, package["name"].as_str(), target["name"].as_str())
+                {
+                    found.push((package.to_owned(), name.to_owned()));
+                }
+            }
+        }
+        found
     }
 
     /// A list that a package's manifest holds for us, under `[package.metadata.lab]`.
