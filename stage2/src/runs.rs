@@ -13,7 +13,7 @@ use crate::geometry::{Granule, Level, floor};
 use crate::marker::Marker;
 use crate::tables::Tables;
 use crate::tlbi::Executor;
-use crate::walk::{gathered, group_of};
+use crate::walk::{gathered, group_of, indices};
 
 /// What a run holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,36 +49,86 @@ impl Run {
 }
 
 /// The runs of a range, in order and without gaps. What hardware changes meanwhile may or may not show.
+///
+/// Every entry is read once, table by table: where one run ends, the piece that begins the next has been read
+/// and is kept.
 #[derive(Debug)]
 #[must_use = "an iterator does nothing by itself"]
 pub struct Runs<'a, G: Granule, F: Frames, E: Executor> {
     tables: &'a Tables<G, F, E>,
+    /// Where the next run begins.
     at: u64,
     end: u64,
     ignored: u64,
-    here: Option<Here<'a>>,
+    cursor: Cursor<'a>,
+    ahead: Option<Piece>,
 }
 
-/// A table on the way, the deepest that holds the next address: one walk from the root serves all its entries.
+/// The next entry to read, and what is the same for all entries of its table.
 #[derive(Debug)]
-struct Here<'a> {
+struct Cursor<'a> {
     table: &'a [Entry],
+    index: usize,
+    /// The first entry that isn't to be read: of the table, or of the range.
+    stop: usize,
+    /// Address of the entry at `index`.
+    ipa: u64,
     level: Level,
-    /// Address of its first entry.
-    base: u64,
+    /// Bytes per entry.
+    size: u64,
+    /// The bits of a leaf that say where it leads and how large it is.
+    place: u64,
 }
 
-impl<'a> Here<'a> {
-    fn new<G: Granule, F: Frames, E: Executor>(tables: &'a Tables<G, F, E>, ipa: u64) -> Self {
-        let (table, level, index) = tables.walker().descend(ipa);
+impl<'a> Cursor<'a> {
+    /// The cursor for the table that holds the entry of `range.start`.
+    fn new<G: Granule, F: Frames, E: Executor>(tables: &'a Tables<G, F, E>, range: Range<u64>) -> Self {
+        let (table, level, index) = tables.walker().descend(range.start);
         let size = G::size(level);
-        Self { table, level, base: floor(ipa, size) - index as u64 * size }
+        let ipa = floor(range.start, size);
+        let stop = indices::<G>(table, level, ipa - index as u64 * size, &range).end;
+        let nt = if level.is_last() { 0 } else { NT };
+        let place = tables.config.format.leaf_mask::<G>(level) | TYPE | CONTIGUOUS | nt;
+        Self { table, index, stop, ipa, level, size, place }
     }
+
+    #[inline]
+    fn advance(&mut self, entries: usize) {
+        self.index += entries;
+        self.ipa += entries as u64 * self.size;
+    }
+
+    /// Goes past the entries that follow on from `word`, the last one read: what a mapping or a marker of any
+    /// length looks like in one table.
+    #[inline]
+    fn skip(&mut self, word: u64) {
+        let step = match word & (VALID | CONTIGUOUS) {
+            0 => 0,
+            VALID => self.size,
+            _ => return,
+        };
+        let mut expected = word;
+        let follows = |entry: &&Entry| {
+            expected = expected.wrapping_add(step);
+            entry.load(Relaxed) == expected
+        };
+        let rest = self.table.get(self.index..self.stop).unwrap_or_default();
+        self.advance(rest.iter().take_while(follows).count());
+    }
+}
+
+/// One entry, or one whole group.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    ipa: u64,
+    key: Key,
+    /// The entry that was read.
+    word: u64,
 }
 
 /// What makes neighbours alike: a leaf's bits without address and size, or an invalid word; and for a leaf the
 /// output address minus the input address.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Key {
     word: u64,
     delta: u64,
@@ -91,7 +141,8 @@ impl<G: Granule, F: Frames, E: Executor> Tables<G, F, E> {
     /// [`Error::Range`], [`Error::Misaligned`].
     pub fn runs(&self, range: Range<u64>) -> Result<Runs<'_, G, F, E>, Error> {
         self.check(&range)?;
-        Ok(Runs { tables: self, at: range.start, end: range.end, ignored: 0, here: None })
+        let cursor = Cursor::new(self, range.clone());
+        Ok(Runs { tables: self, at: range.start, end: range.end, ignored: 0, cursor, ahead: None })
     }
 }
 
@@ -108,38 +159,68 @@ impl<G: Granule, F: Frames, E: Executor> Runs<'_, G, F, E> {
         self
     }
 
-    #[inline]
-    fn key(&self, word: u64, level: Level, ipa: u64) -> Key {
-        if !is_leaf(word, level) {
-            return Key { word, delta: 0 };
+    /// Reads the next piece, and goes past it.
+    #[inline(always)]
+    fn piece(&mut self) -> Option<Piece> {
+        while self.cursor.ipa < self.end {
+            let Cursor { table, index, ipa, level, size, .. } = self.cursor;
+            let word = table.get(index).map(|entry| entry.load(Relaxed));
+            let Some(word) = word.filter(|&word| !is_table(word, level)) else {
+                // Into the table below, or on to the one beside this.
+                self.cursor = Cursor::new(self.tables, ipa..self.end);
+                continue;
+            };
+            let key = if !is_leaf(word, level) {
+                self.cursor.advance(1);
+                Key { word, delta: 0 }
+            } else if word & CONTIGUOUS == 0 {
+                self.cursor.advance(1);
+                self.key(word, ipa)
+            } else {
+                // A range may begin inside a group: what the group says is said from its first member on.
+                let members = group_of::<G>(table, level, index, word);
+                self.cursor.advance(members.end - index);
+                let first = ipa - (index - members.start) as u64 * size;
+                self.key(gathered(&table[members]), first)
+            };
+            return Some(Piece { ipa, key, word });
         }
-        let format = self.tables.config.format;
-        let nt = if level.is_last() { 0 } else { NT };
-        let size = format.leaf_mask::<G>(level) | TYPE | CONTIGUOUS | nt;
-        let mut bits = word & !(size | self.ignored);
+        None
+    }
+
+    /// The key of a leaf at `ipa`, of the cursor's level.
+    #[inline]
+    fn key(&self, word: u64, ipa: u64) -> Key {
+        let mut bits = word & !(self.cursor.place | self.ignored);
         // One dirty is as good as the other.
-        if self.ignored & DIRTY == 0 && word & DIRTY != 0 {
+        if bits & DIRTY != 0 {
             bits = bits & !S2AP_W | SW_DIRTY;
         }
-        Key { word: bits, delta: format.leaf::<G>(word, level).wrapping_sub(ipa) }
+        let oa = self.tables.config.format.leaf::<G>(word, self.cursor.level);
+        Key { word: bits, delta: oa.wrapping_sub(ipa) }
     }
 }
 
-impl<'a, G: Granule, F: Frames, E: Executor> Iterator for Runs<'a, G, F, E> {
+impl<G: Granule, F: Frames, E: Executor> Iterator for Runs<'_, G, F, E> {
     type Item = Run;
 
     fn next(&mut self) -> Option<Run> {
+        let Piece { key, mut word, .. } = match self.ahead.take() {
+            Some(piece) => piece,
+            None => self.piece()?,
+        };
         let start = self.at;
-        let mut run = None;
-        while self.at < self.end {
-            let here = self.here.take().unwrap_or_else(|| Here::new(self.tables, self.at));
-            if !self.extend(&mut run, &here) {
-                // The next run begins in the same table.
-                self.here = Some(here);
-                break;
+        loop {
+            self.cursor.skip(word);
+            match self.piece() {
+                Some(next) if next.key == key => word = next.word,
+                ahead => {
+                    self.at = ahead.map_or(self.end, |piece| piece.ipa);
+                    self.ahead = ahead;
+                    break;
+                }
             }
         }
-        let key = run?;
         let content = if key.word & VALID != 0 {
             let attributes = self.tables.config.encoding.decode(Descriptor::new(key.word));
             Content::Mapped { oa: start.wrapping_add(key.delta), attributes }
@@ -147,48 +228,5 @@ impl<'a, G: Granule, F: Frames, E: Executor> Iterator for Runs<'a, G, F, E> {
             Marker::from_word(key.word).map_or(Content::Unmapped, Content::Marked)
         };
         Some(Run { range: start..self.at, content })
-    }
-}
-
-impl<'a, G: Granule, F: Frames, E: Executor> Runs<'a, G, F, E> {
-    /// Takes the entries from `self.at` on into the run, up to the next table or the end of this one. Returns
-    /// whether the run may go on beyond. Afterwards `self.at` is the first address that it didn't take.
-    #[inline]
-    fn extend(&mut self, run: &mut Option<Key>, here: &Here<'a>) -> bool {
-        let Here { table, level, base } = *here;
-        let size = G::size(level);
-        let mut index = ((self.at - base) >> G::shift(level)) as usize;
-        let mut ipa = base + index as u64 * size;
-        // The last entry's word, advanced to what the next one says if nothing changes.
-        let mut expected = 0;
-        while ipa < self.end
-            && let Some(entry) = table.get(index)
-        {
-            let word = entry.load(Relaxed);
-            if word == expected && word & (VALID | CONTIGUOUS) == VALID {
-                (index, ipa, expected) = (index + 1, ipa + size, word.wrapping_add(size));
-                continue;
-            }
-            if is_table(word, level) {
-                break;
-            }
-            let (mut first, mut next, mut all) = (ipa, index + 1, word);
-            if is_leaf(word, level) && word & CONTIGUOUS != 0 {
-                let members = group_of::<G>(table, level, index, word);
-                first = ipa - (index - members.start) as u64 * size;
-                next = members.end;
-                all = gathered(&table[members]);
-            }
-            let key = self.key(all, level, first);
-            if *run.get_or_insert(key) != key {
-                self.at = ipa;
-                return false;
-            }
-            ipa += (next - index) as u64 * size;
-            index = next;
-            expected = word.wrapping_add(size);
-        }
-        self.at = ipa.min(self.end);
-        true
     }
 }
