@@ -113,7 +113,11 @@ impl<G: Granule, F: Frames, E: Executor> Work<'_, G, F, E> {
         if is_leaf(word, level) {
             self.replace_block(entry, level, base, cut);
         } else {
-            // Nothing valid is replaced: no walker can have cached it, nothing needs breaking.
+            // Nothing valid is replaced, so nothing needs breaking; but the entry may have been broken a moment
+            // ago. What it said then, a block or a pointer to a table, must be gone before a table is made of it.
+            if self.pending.overlaps(&(base..base + G::size(level))) {
+                self.invalidate_now();
+            }
             let table = self.subdivide(word, level, base, cut);
             entry.store(table, Release);
             self.publish();

@@ -56,7 +56,8 @@ pub(crate) struct Work<'a, G: Granule, F: Frames, E: Executor> {
 }
 
 impl<G: Granule, F: Frames, E: Executor> Tables<G, F, E> {
-    /// Empty tables: a zeroed start level.
+    /// Empty tables: a zeroed start level. Nothing is executed: before `VTTBR_EL2` may point to it, the zeroes
+    /// must be visible to the walkers, by the barrier of the first [`map`](Self::map) or by one of the caller's.
     ///
     /// # Errors
     /// [`Error::Frames`] and [`Error::BadFrame`].
@@ -200,10 +201,10 @@ impl<G: Granule, F: Frames, E: Executor> Tables<G, F, E> {
     }
 
     /// Ends an operation: what was reserved and not needed goes back, and so does what was unlinked where
-    /// no walker can hold a pointer to it.
+    /// no walker can hold a pointer to it any more, because none walks or because nothing is owed.
     pub(crate) fn finish(&mut self) {
         self.release_reserve();
-        if !E::LIVE {
+        if !E::LIVE || self.pending.is_empty() {
             self.flush();
         }
     }

@@ -207,6 +207,34 @@ fn nothing_owed_issues_nothing() {
 }
 
 #[test]
+fn a_table_replaces_a_broken_entry_only_after_its_invalidation() {
+    // A pointer to a table, then a block, may still be cached when a marker is cut at the same place.
+    for broken in [0x1000, 2 << 20] {
+        let mut tables = live::<G4K>(40, BbmLevel::Level3);
+        tables.map(0..broken, 0, &Attributes::RAM, Existing::Refuse).unwrap();
+        tables.unmap(0..broken).unwrap();
+        tables.executor().take();
+        tables.remark(0..0x1000, |_| Some(Marker::Vacant)).unwrap();
+        let all = tables.executor().take();
+        let publish = all.iter().rposition(|&i| i == Instruction::DsbIshst).unwrap();
+        assert!(all[..publish].contains(&Instruction::Vmalle1is), "{broken:#x}: {all:x?}");
+        assert!(tables.pending().is_empty());
+        assert_eq!(
+            tables.frame_bytes(),
+            8192 + 2 * 0x1000,
+            "what was unlinked is free as soon as nothing is owed"
+        );
+        // Elsewhere what is owed may wait.
+        tables.unmap(0..broken).unwrap();
+        tables.map(4 << 20..6 << 20, 0, &Attributes::RAM, Existing::Refuse).unwrap();
+        tables.unmap(4 << 20..6 << 20).unwrap();
+        tables.executor().take();
+        tables.remark(1 << 30..(1 << 30) + 0x1000, |_| Some(Marker::Vacant)).unwrap();
+        assert!(tables.executor().take().iter().all(|&i| i == Instruction::DsbIshst));
+    }
+}
+
+#[test]
 fn a_group_without_ranges_goes_member_by_member() {
     let mut tables = live_with::<G4K>(&SINGLES, Options::new(40));
     tables.map(0..0x1_0000, 0, &Attributes::RAM, Existing::Refuse).unwrap();
