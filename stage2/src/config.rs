@@ -71,7 +71,7 @@ pub enum ConfigError {
         /// What the processor has.
         pa_bits: u32,
     },
-    /// Output size that isn't one of 32, 36, 40, 42, 44, 48, 52.
+    /// Output size, or physical size where none was asked for, that isn't one of 32, 36, 40, 42, 44, 48, 52.
     OaBits(u32),
     /// Output size beyond the physical address size.
     OaBeyondPa {
@@ -197,13 +197,12 @@ impl<G: Granule> Config<G> {
             return Err(ConfigError::DsWith64K);
         }
         let wanted = options.oa_bits;
-        if let Some(oa_bits) = wanted {
-            if !matches!(oa_bits, 32 | 36 | 40 | 42 | 44 | 48 | 52) {
-                return Err(ConfigError::OaBits(oa_bits));
-            }
-            if oa_bits > pa_bits {
-                return Err(ConfigError::OaBeyondPa { oa_bits, pa_bits });
-            }
+        let oa_bits = wanted.unwrap_or(pa_bits);
+        if !matches!(oa_bits, 32 | 36 | 40 | 42 | 44 | 48 | 52) {
+            return Err(ConfigError::OaBits(oa_bits));
+        }
+        if oa_bits > pa_bits {
+            return Err(ConfigError::OaBeyondPa { oa_bits, pa_bits });
         }
         let lpa2 = support == GranuleSupport::Lpa2;
         let beyond_48 = ipa_bits > 48 || wanted.is_some_and(|bits| bits > 48);
@@ -212,7 +211,7 @@ impl<G: Granule> Config<G> {
             return Err(ConfigError::NeedsLpa2);
         }
         let most = if ds || !small { 52 } else { 48 };
-        let oa_bits = wanted.unwrap_or(pa_bits).min(most);
+        let oa_bits = oa_bits.min(most);
         let format = match () {
             () if ds => Format::ds::<G>(),
             () if oa_bits > 48 => Format::lpa::<G>(),
@@ -265,7 +264,7 @@ impl<G: Granule> Config<G> {
     }
 
     /// Tables that only software reads: no processor sets limits, output addresses have 48 bits (52 with
-    /// 64K), and an output address may mean whatever the owner wants, an offset into a file say. The start level
+    /// 64K, and with 16K where inputs have 48), and an output address may mean whatever the owner wants, an offset into a file say. The start level
     /// is the deepest that one table resolves: nobody waits for a walk, so small tables and large blocks
     /// count for more than few levels.
     ///
@@ -345,7 +344,8 @@ impl<G: Granule> Config<G> {
     /// input address space.
     #[inline]
     pub fn group(&self, level: Level) -> usize {
-        if self.contiguous && G::group_size(level) <= self.ipa_size() { G::group(level) } else { 1 }
+        let members = G::group(level);
+        if members > 1 && self.contiguous && G::group_size(level) <= self.ipa_size() { members } else { 1 }
     }
 
     /// `VTCR_EL2` for this configuration, with Write-Back, Inner Shareable table walks.

@@ -54,7 +54,7 @@ pub enum GranuleSupport {
 /// What a processor offers for stage 2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Features {
-    /// Physical address size in bits: 32 to 52.
+    /// Physical address size in bits: 32, 36, 40, 42, 44, 48 or 52.
     pub pa_bits: u32,
     /// The 4K granule.
     pub g4k: GranuleSupport,

@@ -39,7 +39,8 @@ pub struct Span {
     pub unlinked: bool,
 }
 
-/// Invalidations that are owed.
+/// Invalidations that are owed: filled by the operations on the tables that it belongs to, whole entries each
+/// time.
 ///
 /// Dropping a gather that is not empty leaves stale translations behind: hand it to
 /// [`Tables::invalidate`](crate::Tables::invalidate).
@@ -94,7 +95,7 @@ impl Gather {
 
     /// Owes `range`, whose leaves all stand at `level`.
     #[inline]
-    pub fn add_leaves<G: Granule>(&mut self, range: Range<u64>, level: Level) {
+    pub(crate) fn add_leaves<G: Granule>(&mut self, range: Range<u64>, level: Level) {
         self.add(Span {
             start: range.start,
             end: range.end,
@@ -106,13 +107,13 @@ impl Gather {
 
     /// Owes `range`, of which tables have been unlinked: pointers to them may be cached, and leaves of any
     /// level below.
-    pub fn add_tables<G: Granule>(&mut self, range: Range<u64>) {
+    pub(crate) fn add_tables<G: Granule>(&mut self, range: Range<u64>) {
         self.add(Span { start: range.start, end: range.end, level: None, step: G::SIZE, unlinked: true });
     }
 
     /// Owes a span. It merges with those that it touches or overlaps: of one kind always, of different
     /// kinds where ranges make the mixture no dearer than its parts.
-    pub fn add(&mut self, mut span: Span) {
+    pub(crate) fn add(&mut self, mut span: Span) {
         if self.whole || span.start >= span.end {
             return;
         }

@@ -78,7 +78,7 @@ pub trait Granule: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'stat
     /// log2 of the members of a contiguous group at levels 0 to 3; 0 where the level has none.
     const GROUPS: [u32; 4];
 
-    /// log2 of what one entry of `level` maps.
+    /// log2 of what one entry of `level` maps. (The 64K granule has no level -1: the number then means nothing.)
     #[inline(always)]
     fn shift(level: Level) -> u32 {
         Self::SHIFT + (3 - level.number()) as u32 * Self::STRIDE
@@ -87,7 +87,7 @@ pub trait Granule: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'stat
     /// Bytes that one entry of `level` maps.
     #[inline(always)]
     fn size(level: Level) -> u64 {
-        1 << Self::shift(level)
+        1u64.wrapping_shl(Self::shift(level))
     }
 
     /// Members of a contiguous group at `level`; 1 where the level has none.

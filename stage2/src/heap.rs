@@ -39,6 +39,9 @@ const KEPT: usize = 64;
 
 impl<G: Granule> Frames for HeapFrames<G> {
     fn allocate(&mut self, size: u64) -> Option<u64> {
+        if size < G::SIZE || !size.is_power_of_two() {
+            return None;
+        }
         let entries = usize::try_from(size / 8).ok()?;
         let slots = usize::try_from(size / G::SIZE).ok()?;
         let slot = match self.free.pop() {

@@ -266,6 +266,7 @@ fn what_is_missing_is_named() {
     let error = E::IpaBeyondPa { ipa_bits: 50, pa_bits: 48 };
     assert_eq!(new::<G4K>(small, Options::new(50)), Err(error));
     assert_eq!(new::<G4K>(all, Options { oa_bits: Some(41), ..options }), Err(E::OaBits(41)));
+    assert_eq!(new::<G4K>(Features { pa_bits: 50, ..all }, options), Err(E::OaBits(50)));
     let error = E::OaBeyondPa { oa_bits: 52, pa_bits: 48 };
     assert_eq!(new::<G4K>(small, Options { oa_bits: Some(52), ..options }), Err(error));
     assert_eq!(
@@ -304,6 +305,8 @@ fn sizes_of_blocks_and_groups() {
     assert_eq!(sizes::<G16K>(), [(16 * K, 2 * M), (32 * M, GIB), (64 * GIB, 64 * GIB)]);
     assert_eq!(sizes::<G64K>(), [(64 * K, 2 * M), (512 * M, 16 * GIB), (4 * T, 4 * T)]);
     assert_eq!(G4K::group_size(Level::L0), 512 * GIB);
+    let config = Config::<G64K>::new(&Features::ALL, Options::new(52)).unwrap();
+    assert_eq!(config.group(Level::MINUS_1), 1, "a level that the granule doesn't have");
 }
 
 #[test]
