@@ -20,7 +20,9 @@ impl Vmid {
     /// # Safety
     /// The processor runs at EL2 with `HCR_EL2.TGE` = 0 wherever an operation of the tables is called
     /// (with TGE = 1 and E2H = 1, `VMALLE1IS` means the host's own translations), and nothing runs at EL1 or
-    /// EL0 on it meanwhile: `VTTBR_EL2` is changed for the time of a sequence.
+    /// EL0 on it meanwhile: `VTTBR_EL2` is changed for the time of a sequence. `VTCR_EL2` holds the value of
+    /// these tables ([`Config::vtcr`](crate::Config::vtcr)): a range operand counts its base by `VTCR_EL2.DS`,
+    /// and covers nothing where the granule isn't the one in force.
     pub const unsafe fn new(vttbr: u64) -> Self {
         Self { vttbr }
     }

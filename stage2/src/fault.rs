@@ -19,7 +19,8 @@ pub enum Access {
     Read,
     /// A store.
     Write,
-    /// An instruction fetch.
+    /// An instruction fetch. From which exception level isn't said: a leaf that one of EL0 and EL1 may execute
+    /// counts as allowing it, and whoever maps such leaves decides by the fault's own exception level first.
     Execute,
 }
 
