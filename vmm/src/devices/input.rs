@@ -1,4 +1,5 @@
-//! What is typed, on its way to the serial port: read only when the port has room for it.
+//! What is typed, on its way to the serial port: read only when the port has room for it, but for what
+//! a person types, which is read ahead: Ctrl-A x has to work with a guest that reads nothing.
 
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -14,6 +15,9 @@ use super::serial::Serial;
 
 /// As much as a 16550 of vm-superio holds: more is never read at once.
 const CHUNK: usize = 64;
+
+/// Bytes that may wait for the port where a person types: more than anybody pastes.
+const AHEAD: usize = 64 << 10;
 
 /// Feeds a [`Serial`] from its console. It belongs on the device thread's event manager.
 pub struct SerialInput {
@@ -91,20 +95,21 @@ impl SerialInput {
         loop {
             let taken = self.serial.receive(&self.pending);
             self.pending.drain(..taken);
-            if !self.pending.is_empty() {
+            let most = if self.escape.is_some() { AHEAD } else { 1 };
+            if self.pending.len() >= most {
                 // The port says when it has room.
                 return self.pause(ops);
             }
             self.watch(ops);
-            let room = self.serial.capacity().min(CHUNK);
-            let Some(source) = &mut self.source else { return };
             // A full port is asked for at least one byte more, which then waits in `pending`.
+            let room = if self.escape.is_some() { CHUNK } else { self.serial.capacity().clamp(1, CHUNK) };
+            let Some(source) = &mut self.source else { return };
             let mut chunk = [0; CHUNK];
             let ready = self.watch == Watch::Always || readable(source);
             if !ready {
                 return;
             }
-            match source.file.read(&mut chunk[..room.max(1)]) {
+            match source.file.read(&mut chunk[..room]) {
                 Ok(0) => return self.end(ops),
                 Ok(count) => self.take(&chunk[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

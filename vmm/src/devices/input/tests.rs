@@ -125,3 +125,31 @@ fn ctrl_a_is_a_byte_like_any_other_in_a_pipe() {
     assert_eq!(bench.guest_reads(), b"\x01x");
     assert!(bench.quit.read().is_err());
 }
+
+#[test]
+fn ctrl_a_x_quits_though_the_guest_reads_nothing() {
+    let (mut bench, mut writer) = Bench::piped(true);
+    let typed = [b'?'; 1000];
+    writer.write_all(&typed).unwrap();
+    writer.write_all(b"\x01x").unwrap();
+    bench.run();
+    assert_eq!(bench.quit.read().unwrap(), 1);
+    assert_eq!(bench.guest_reads(), typed);
+}
+
+#[test]
+fn what_is_typed_ahead_has_a_limit_and_loses_nothing() {
+    let (mut bench, mut writer) = Bench::piped(true);
+    // As much as is read ahead, then some that stays in the pipe.
+    let typed: Vec<u8> = (0..AHEAD + AHEAD / 2).map(|n| n as u8 | 2).collect();
+    let (ahead, behind) = typed.split_at(AHEAD);
+    for part in [ahead, behind] {
+        writer.write_all(part).unwrap();
+        bench.run();
+    }
+    writer.write_all(b"\x01x").unwrap();
+    assert_eq!(bench.run(), 0);
+    assert!(bench.quit.read().is_err());
+    assert_eq!(bench.guest_reads(), typed);
+    assert_eq!(bench.quit.read().unwrap(), 1);
+}
