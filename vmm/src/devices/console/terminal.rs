@@ -19,7 +19,7 @@ static ORIGINAL: OnceLock<Termios> = OnceLock::new();
 static RAW: AtomicBool = AtomicBool::new(false);
 
 /// Signals that end the program, and what was installed for each before us.
-static FATAL: [(Signal, OnceLock<SigAction>); 11] = [
+static FATAL: [(Signal, OnceLock<SigAction>); 16] = [
     (Signal::SIGSEGV, OnceLock::new()),
     (Signal::SIGBUS, OnceLock::new()),
     (Signal::SIGILL, OnceLock::new()),
@@ -31,7 +31,18 @@ static FATAL: [(Signal, OnceLock<SigAction>); 11] = [
     (Signal::SIGTERM, OnceLock::new()),
     (Signal::SIGINT, OnceLock::new()),
     (Signal::SIGHUP, OnceLock::new()),
+    (Signal::SIGUSR1, OnceLock::new()),
+    (Signal::SIGUSR2, OnceLock::new()),
+    (Signal::SIGALRM, OnceLock::new()),
+    // Resource limits: of processor time, and of the size of a file, which a disk may pass.
+    (Signal::SIGXCPU, OnceLock::new()),
+    (Signal::SIGXFSZ, OnceLock::new()),
 ];
+
+/// Raised by an instruction, and so raised again when a handler returns to it.
+fn is_synchronous(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGSEGV | Signal::SIGBUS | Signal::SIGILL | Signal::SIGFPE | Signal::SIGTRAP)
+}
 
 /// The terminal on standard input, raw for as long as this lives.
 #[derive(Debug)]
@@ -97,8 +108,9 @@ fn install() {
             let ours = SigAction::new(SigHandler::SigAction(on_fatal), flags, SigSet::empty());
             // SAFETY: `on_fatal` does what a signal handler may do.
             let Ok(found) = (unsafe { sigaction(*signal, &ours) }) else { continue };
-            let asked = matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT);
-            if asked && !matches!(found.handler(), SigHandler::SigDfl) {
+            // SIGABRT and SIGSYS kill whatever their handler does.
+            let deadly = is_synchronous(*signal) || matches!(signal, Signal::SIGABRT | Signal::SIGSYS);
+            if !deadly && !matches!(found.handler(), SigHandler::SigDfl) {
                 // Somebody handles it in order, or ignores it: not fatal.
                 // SAFETY: it was installed before.
                 let _ = unsafe { sigaction(*signal, &found) };
@@ -124,13 +136,9 @@ extern "C" fn on_fatal(number: libc::c_int, info: *mut libc::siginfo_t, _: *mut 
     let _ = unsafe { sigaction(*signal, before.get().unwrap_or(&default)) };
     // SAFETY: with SA_SIGINFO the kernel passes a valid pointer.
     let code = unsafe { (*info).si_code };
-    let synchronous = matches!(
-        signal,
-        Signal::SIGSEGV | Signal::SIGBUS | Signal::SIGILL | Signal::SIGFPE | Signal::SIGTRAP
-    );
     // A fault of our own happens again when this returns, with its address, which the earlier handler
     // wants to see. Anything else has to be raised again; it is delivered when this returns.
-    if !(synchronous && code > 0) {
+    if !(is_synchronous(*signal) && code > 0) {
         let _ = raise(*signal);
     }
 }
@@ -164,6 +172,7 @@ mod tests {
                 unsafe { std::ptr::without_provenance_mut::<u8>(8).write_volatile(1) };
             }
             "terminate" => raise(Signal::SIGTERM).unwrap(),
+            "file size" => raise(Signal::SIGXFSZ).unwrap(),
             other => panic!("{other}"),
         }
     }
@@ -204,5 +213,6 @@ mod tests {
         assert_eq!(ends("abort").signal(), Some(libc::SIGABRT));
         assert_eq!(ends("fault").signal(), Some(libc::SIGSEGV));
         assert_eq!(ends("terminate").signal(), Some(libc::SIGTERM));
+        assert_eq!(ends("file size").signal(), Some(libc::SIGXFSZ));
     }
 }
