@@ -10,6 +10,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::ConsoleConfig;
@@ -109,9 +110,11 @@ impl Console {
     }
 
     fn file(path: &Path) -> Result<Self, Error> {
+        // A FIFO that nobody reads is an error, not a wait for a reader; a terminal is not to be ours.
         let file = OpenOptions::new()
             .append(true)
             .create(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)
             .map_err(|source| Error::File { path: path.into(), source })?;
         let output = Output::start(file, Full::Waits, None).map_err(Error::Thread)?;
@@ -142,6 +145,26 @@ mod tests {
     fn console_file_in_a_missing_folder_is_named() {
         let error = Console::open(&ConsoleConfig::File("/nowhere/at/all".into())).err().unwrap();
         assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
+    }
+
+    #[test]
+    fn a_fifo_wants_its_reader_first() {
+        use rustix::fs::{CWD, Mode, mkfifoat};
+        let folder = TempDir::new().unwrap();
+        let path = folder.as_path().join("fifo");
+        mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        assert!(matches!(Console::open(&ConsoleConfig::File(path.clone())), Err(Error::File { .. })));
+        // Opened for both, it has a reader at once.
+        let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let console = Console::open(&ConsoleConfig::File(path)).unwrap();
+        // More than it holds: the rest waits for it to be read.
+        let sent: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
+        console.output.push(&sent);
+        let mut seen = vec![0; sent.len()];
+        reader.read_exact(&mut seen).unwrap();
+        assert_eq!(seen, sent);
+        console.output.finish(Duration::from_secs(60));
+        assert_eq!(console.output.dropped(), 0);
     }
 
     #[test]
