@@ -178,10 +178,11 @@ impl Disk {
     }
 }
 
-/// ENOSYS and ENODEV are ways to say it, too.
+/// ENOSYS and ENODEV are ways to say it, too, and so is EINVAL of a range that was checked: a block device
+/// frees and zeroes whole blocks of its own, which may be larger than a sector.
 fn unsupported(error: Errno) -> io::Error {
     match error {
-        Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV => ErrorKind::Unsupported.into(),
+        Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV | Errno::INVAL => ErrorKind::Unsupported.into(),
         other => other.into(),
     }
 }
@@ -198,5 +199,18 @@ fn no_disk(kind: FileType) -> Option<&'static str> {
         Some("a socket")
     } else {
         Some("a character device")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_system_or_a_block_device_can_not_do_is_unsupported_and_a_full_disk_is_not() {
+        for errno in [Errno::OPNOTSUPP, Errno::NOSYS, Errno::NODEV, Errno::INVAL] {
+            assert_eq!(unsupported(errno).kind(), ErrorKind::Unsupported);
+        }
+        assert_eq!(unsupported(Errno::NOSPC).kind(), ErrorKind::StorageFull);
     }
 }
