@@ -8,7 +8,7 @@ use std::thread::{Builder, JoinHandle};
 
 use nix::sys::signal::Signal;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::signals::Signals;
 use super::vcpu::{Cause, Crash, End, Shared, State, Vcpu};
@@ -40,14 +40,15 @@ pub struct Running {
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     ends: mpsc::Receiver<End>,
-    ended: EventFd,
+    ended: Arc<EventFd>,
 }
 
 /// What a vCPU thread owes whoever waits for it: a word on its end, even where it panics.
 struct Report {
     index: u32,
     ends: mpsc::Sender<End>,
-    ended: EventFd,
+    // One descriptor for all: 512 vCPUs take half of what a process usually may have.
+    ended: Arc<EventFd>,
     end: Option<End>,
 }
 
@@ -69,7 +70,7 @@ impl Running {
     /// The kernel's, where it has no thread to give; those already started are stopped.
     pub fn start(vcpus: Vec<Vcpu>, shared: &Shared) -> io::Result<Self> {
         let (sender, ends) = mpsc::channel();
-        let ended = EventFd::new(EFD_NONBLOCK)?;
+        let ended = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         let stop = Arc::clone(&shared.stop);
         stop.store(false, Ordering::Release);
         let mut running = Self { threads: Vec::with_capacity(vcpus.len()), stop, ends, ended };
@@ -77,7 +78,7 @@ impl Running {
             let report = Report {
                 index: vcpu.index,
                 ends: sender.clone(),
-                ended: running.ended.try_clone()?,
+                ended: Arc::clone(&running.ended),
                 end: None,
             };
             let shared = shared.clone();
