@@ -74,6 +74,11 @@ pub enum Cause {
     /// An exit that this VMM does not know.
     #[error("KVM left the guest for the unknown reason {0}")]
     UnknownExit(u32),
+    /// The host could not give a page that the guest touched, and KVM does not say which.
+    #[error(
+        "the host could not provide memory that it touched: is the host or the file system of its memory full?"
+    )]
+    Unbacked,
     /// KVM_RUN failed.
     #[error("KVM_RUN failed: {0}")]
     Run(errno::Error),
@@ -189,6 +194,8 @@ impl Vcpu {
             Ok(VcpuExit::FailEntry(reason, _)) => Some(Cause::FailedEntry(reason)),
             Ok(_) => Some(self.unusual()),
             Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => None,
+            // What KVM says where the host can't resolve a fault on guest memory.
+            Err(error) if error.errno() == libc::EFAULT => Some(Cause::Unbacked),
             Err(error) => Some(Cause::Run(error)),
         };
         match cause {
