@@ -63,17 +63,19 @@ impl Serial {
         &self.interrupt
     }
 
-    /// Puts the registers back to what they are at power-on. What the guest has sent stays sent.
+    /// Puts the port back to what it is at power-on, also after [`Serial::stop`]. What the guest has sent
+    /// stays sent.
     pub fn reset(&self) {
         match port(&self.interrupt, &self.room, &self.output, &self.first_byte) {
             Ok(port) => *lock(&self.port) = port,
             Err(error) => tracing::error!(%error, "the serial port could not be reset"),
         }
+        self.output.resume();
         self.room.tell();
     }
 
     /// From now on nobody waits for a terminal that takes nothing: what doesn't fit is dropped. To be
-    /// called before vCPU threads are waited for.
+    /// called before vCPU threads are waited for; [`Serial::reset`] takes it back.
     pub fn stop(&self) {
         self.output.stop();
     }

@@ -8,7 +8,6 @@ use nix::sys::signal::Signal;
 use super::Error;
 use super::machine::{Machine, Peripherals};
 use super::running::{Running, Stop};
-use super::signals::Signals;
 use super::timing::Timeline;
 use super::worker::Worker;
 use crate::config::VmConfig;
@@ -33,17 +32,16 @@ pub enum Outcome {
 /// # Errors
 /// [`Error`] says what keeps it from starting, or [`Error::Crash`] what took the guest down.
 pub fn run(config: &VmConfig, timeline: &Arc<Timeline>) -> Result<Outcome, Error> {
-    let signals = Signals::block().map_err(Error::Signals)?;
-    let (machine, Peripherals { subscribers, quit }) = Machine::assemble(config, Arc::clone(timeline))?;
+    let (machine, Peripherals { subscribers, quit, signals }) =
+        Machine::assemble(config, Arc::clone(timeline))?;
     let worker = Worker::start(subscribers)?;
     let outcome = loop {
         let mut on = machine.power_on()?;
         let running = Running::start(std::mem::take(&mut on.vcpus), &on.shared).map_err(Error::Threads)?;
         let stop = running.wait(&signals, &quit).map_err(Error::Wait)?;
-        if !matches!(stop, Stop::Reset) {
-            // A vCPU may be waiting for a terminal that takes nothing; it could not be stopped.
-            machine.serial().stop();
-        }
+        // A vCPU may be waiting for a terminal that takes nothing: it could not be stopped, and who waits
+        // for its thread takes no signal.
+        machine.serial().stop();
         drop(running);
         drop(on);
         match stop {
@@ -57,6 +55,9 @@ pub fn run(config: &VmConfig, timeline: &Arc<Timeline>) -> Result<Outcome, Error
             Stop::Crash(crash) => break Err(Error::Crash(crash)),
         }
     };
+    // The devices' thread would first carry out what is left in the queues, which nobody waits for any
+    // more: it leaves after the system call that it is in.
+    machine.reset();
     drop(worker);
     machine.serial().finish(CONSOLE_PATIENCE);
     outcome

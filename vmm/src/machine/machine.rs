@@ -20,6 +20,7 @@ use super::gic::Controller;
 use super::host::Host;
 use super::layout::{self, Window};
 use super::payload::Payload;
+use super::signals::Signals;
 use super::timing::Timeline;
 use super::vcpu::{Shared, Vcpu};
 use super::worker::Subscriber;
@@ -60,6 +61,8 @@ pub struct Peripherals {
     pub subscribers: Vec<Subscriber>,
     /// Readable once the user has asked to quit on the console.
     pub quit: EventFd,
+    /// What asks from outside to stop.
+    pub signals: Signals,
 }
 
 impl Machine {
@@ -84,6 +87,9 @@ impl Machine {
         timeline.memory_mapped();
         let virtio = transports(models, &ram)?;
 
+        // Not earlier: until here there is nothing to stop in order, and populating memory may take
+        // minutes. Not later: the console has the first thread.
+        let signals = Signals::block().map_err(Error::Signals)?;
         let console = Console::open(&config.console)?;
         if let Some(pty) = console.pty() {
             eprintln!("quire: the console is on {}", pty.display());
@@ -109,7 +115,7 @@ impl Machine {
             virtio,
             timeline,
         };
-        Ok((machine, Peripherals { subscribers, quit }))
+        Ok((machine, Peripherals { subscribers, quit, signals }))
     }
 
     /// The serial port, for its owner to stop and finish.

@@ -47,7 +47,7 @@ struct State {
     buffer: Vec<u8>,
     /// The thread is writing what it took out of the buffer.
     writing: bool,
-    /// Nobody waits any more.
+    /// Nobody waits.
     stopped: bool,
     /// The other end is gone for good.
     broken: bool,
@@ -103,11 +103,17 @@ impl Output {
         drop(shared.drained.wait_while(state, full));
     }
 
-    /// Ends all waiting, now and later.
+    /// Ends all waiting, now and until [`Output::resume`].
     pub fn stop(&self) {
         let Some(shared) = self.shared() else { return };
         lock(&shared.state).stopped = true;
         shared.drained.notify_all();
+    }
+
+    /// Has who prints wait again, after [`Output::stop`].
+    pub fn resume(&self) {
+        let Some(shared) = self.shared() else { return };
+        lock(&shared.state).stopped = false;
     }
 
     /// Waits until all is written out, for `limit` at most.

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use vmm_sys_util::tempdir::TempDir;
 
 use crate::config::ConsoleConfig;
+use crate::devices::console::output::Full;
 
 use super::*;
 
@@ -82,6 +83,31 @@ fn reset_empties_the_port_and_its_registers() {
     serial.reset();
     assert_eq!([read(&serial, INTERRUPT_ENABLE), read(&serial, 7), read(&serial, DATA)], [0; 3]);
     assert_eq!(serial.room_event().read().unwrap(), 1);
+}
+
+#[test]
+fn who_prints_waits_again_after_a_reset() {
+    let (reader, writer) = io::pipe().unwrap();
+    let mut console = Console::open(&ConsoleConfig::Null).unwrap();
+    console.output = Output::start(std::os::fd::OwnedFd::from(writer).into(), Full::Waits, None).unwrap();
+    let serial = Serial::new(console, Arc::default()).unwrap();
+    // More than a pipe and the buffer hold, with nobody to read it.
+    serial.stop();
+    for _ in 0..1 << 18 {
+        serial.write(DATA, b"x");
+    }
+    assert!(serial.output().dropped() > 0);
+    serial.reset();
+    let before = serial.output().dropped();
+    let printer = serial.clone();
+    let waits = std::thread::spawn(move || printer.write(DATA, b"!"));
+    // It is let go because there is a reader now, and nothing is dropped.
+    let drain = std::thread::spawn(move || io::copy(&mut { reader }, &mut io::sink()));
+    waits.join().unwrap();
+    serial.finish(Duration::from_secs(60));
+    assert_eq!(serial.output().dropped(), before);
+    drop(serial);
+    drain.join().unwrap().unwrap();
 }
 
 proptest! {
