@@ -207,7 +207,7 @@ impl<'a, G: Granule> Decoder<'a, G> {
         let mut leaf = G::SIZE;
         let mut level = self.config.largest_leaf();
         while !level.is_last() {
-            if delta % G::size(level) == 0 {
+            if delta.is_multiple_of(G::size(level)) {
                 leaf = G::size(level);
                 break;
             }
