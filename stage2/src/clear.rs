@@ -209,41 +209,50 @@ impl<'a, G: Granule, F: Frames, E: Executor, V: FnMut(Leaf)> Sweep<'a, G, F, E, 
         };
         let (mut all, mut count) = (0, 0);
         let mut at = 0;
-        while at < entries.len() {
-            // Leaves by themselves, as many as follow on each other.
-            let mut other = None;
-            let mut singles = 0;
-            for entry in &entries[at..] {
-                let word = get(entry);
-                if word & (VALID | CONTIGUOUS) != VALID {
-                    other = Some(word);
-                    break;
-                }
-                all |= word;
-                visit(at + singles, 1, word);
-                singles += 1;
-            }
-            at += singles;
-            count += singles;
-            let Some(word) = other else { break };
+        // Whether an entry is valid, and whether it belongs to a group, can be seen before it is taken: hardware
+        // writes neither. Its AF and dirty bits are known once it has been taken, and not before.
+        while let Some(entry) = entries.get(at) {
+            let word = entry.load(Relaxed);
             if word & VALID == 0 {
-                at += 1;
-                continue;
-            }
-            // A group, to the group's end: cutting made sure that all of it lies in the range.
-            let end = entries.len().min(((index + at) | (members - 1)) + 1 - index);
-            let mut gathered = word;
-            count += 1;
-            for entry in &entries[at + 1..end] {
-                let word = get(entry);
-                if word & VALID != 0 {
-                    gathered |= word & HARVEST;
-                    count += 1;
+                if STORE && word != leave {
+                    entry.store(leave, Release);
                 }
+                at += 1;
+            } else if word & CONTIGUOUS == 0 {
+                let before = at;
+                while let Some(batch) = entries[at..].first_chunk::<BATCH>().filter(|batch| single(batch)) {
+                    for (offset, entry) in batch.iter().enumerate() {
+                        let word = get(entry);
+                        all |= word;
+                        visit(at + offset, 1, word);
+                    }
+                    at += BATCH;
+                }
+                if at == before {
+                    let word = get(entry);
+                    all |= word;
+                    visit(at, 1, word);
+                    at += 1;
+                }
+                count += at - before;
+            } else {
+                let within = (index + at) & (members - 1);
+                let taken = if within == 0 && members >= BATCH && entries.len() - at >= members {
+                    take_groups(&entries[at..], members, get, |offset, word| {
+                        visit(at + offset, members, word)
+                    })
+                } else {
+                    // Found by a later member, because the first is absent. To the group's end: cutting made
+                    // sure that all of it lies in the range.
+                    let rest = &entries[at..entries.len().min(at + members - within)];
+                    let taken = take_rest(rest, get);
+                    visit(at, rest.len(), word & !HARVEST | taken.any & HARVEST);
+                    taken
+                };
+                at += taken.entries;
+                count += taken.present;
+                all |= taken.any;
             }
-            all |= gathered;
-            visit(at, end - at, gathered);
-            at = end;
         }
         let count = count as u64;
         self.harvest.add(count, count * size, all);
@@ -260,6 +269,75 @@ fn valid_part(entries: &[Entry]) -> Range<usize> {
         Some(first) => first..entries.iter().rposition(valid).map_or(first, |last| last + 1),
         None => 0..0,
     }
+}
+
+/// Entries that are handled without a decision about each: a divisor of every group.
+const BATCH: usize = 8;
+
+/// Whether all of a batch are leaves by themselves.
+#[inline(always)]
+fn single(batch: &[Entry; BATCH]) -> bool {
+    let words = batch.each_ref().map(|entry| entry.load(Relaxed));
+    words.iter().fold(0, |found, word| found | word ^ VALID) & (VALID | CONTIGUOUS) == 0
+}
+
+/// What was taken of groups.
+#[derive(Default)]
+struct Groups {
+    /// Entries, absent ones among them.
+    entries: usize,
+    /// Entries that were valid, and their words ORed.
+    present: usize,
+    any: u64,
+}
+
+/// Takes whole groups of `members`, as many as follow on each other. `visit` sees where one begins, and its
+/// word.
+#[inline(never)]
+fn take_groups(
+    entries: &[Entry],
+    members: usize,
+    get: impl Fn(&Entry) -> u64,
+    mut visit: impl FnMut(usize, u64),
+) -> Groups {
+    let mut taken = Groups::default();
+    let mut absent = 0;
+    let (batches, _) = entries.as_chunks::<BATCH>();
+    for group in batches.chunks_exact(members / BATCH) {
+        let first = group[0][0].load(Relaxed);
+        if first & (VALID | CONTIGUOUS) != VALID | CONTIGUOUS {
+            break;
+        }
+        let mut any = 0;
+        for batch in group {
+            let words = batch.each_ref().map(&get);
+            if words.iter().fold(VALID, |every, word| every & word) != 0 {
+                any |= words.iter().fold(0, |any, word| any | word);
+            } else {
+                absent += BATCH - gather_present(words, &mut any);
+            }
+        }
+        visit(taken.entries, first & !HARVEST | any & HARVEST);
+        taken.any |= any;
+        taken.entries += members;
+    }
+    taken.present = taken.entries - absent;
+    taken
+}
+
+/// Takes what is left of one group.
+#[cold]
+fn take_rest(entries: &[Entry], get: impl Fn(&Entry) -> u64) -> Groups {
+    let mut any = 0;
+    let present = gather_present(entries.iter().map(get), &mut any);
+    Groups { entries: entries.len(), present, any }
+}
+
+/// ORs what the valid words say, and counts them. What stands in an absent member says nothing.
+#[cold]
+fn gather_present(words: impl IntoIterator<Item = u64>, any: &mut u64) -> usize {
+    let valid = words.into_iter().filter(|word| word & VALID != 0);
+    valid.inspect(|word| *any |= word).count()
 }
 
 /// Whether every entry of a table is the same invalid word. The neighbours of what was just swept are
