@@ -412,6 +412,7 @@ fn check_start<G: Granule>(start: Level, ipa_bits: u32, features: &Features) -> 
     let needs = match (G::SHIFT, start.number()) {
         (12, 0) | (16, 1) => 44,
         (14, 1) => 42,
+        (12, -1) | (14, 0) => 52,
         _ => 0,
     };
     if features.pa_bits < needs {

@@ -279,6 +279,10 @@ fn what_is_missing_is_named() {
     let error = E::StartNeedsPa { start: Level::L0, needs: 44 };
     let small_pa = Features { pa_bits: 42, ..small };
     assert_eq!(new::<G4K>(small_pa, Options { start: Some(Level::L0), ..options }), Err(error));
+    let error = E::StartNeedsPa { start: Level::L0, needs: 52 };
+    let lpa2 = Features { pa_bits: 48, ..all };
+    assert_eq!(new::<G16K>(lpa2, Options { start: Some(Level::L0), ..Options::new(48) }), Err(error));
+    assert_eq!(new::<G16K>(lpa2, Options::new(48)), Ok(()), "from level 1");
     // With 4K level 3 resolves at most 25 bits: no input size of 32 bits or more starts there.
     let error = E::Start { start: Level::L3, ipa_bits: 32 };
     assert_eq!(new::<G4K>(all, Options { start: Some(Level::L3), ..Options::new(32) }), Err(error));
