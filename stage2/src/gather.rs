@@ -7,6 +7,8 @@
 //!   members of a group beside the group.
 //! - A TTL hint is given only where every entry of the span is a leaf of one level. Otherwise it is
 //!   "unknown": a wrong hint would let the hardware skip the entry.
+//! - A range with a hint must begin on a multiple of that level's entries, or what it covers is UNPREDICTABLE.
+//!   Spans of leaves do, and so does what is left of them after each instruction: it covers whole entries.
 //! - Where a table was unlinked, the instruction also covers cached pointers to tables, and there is no hint.
 //! - A range may cover more than asked (its size counts in pairs of granules, its base in 64 KiB where
 //!   DS = 1); it never covers less.
