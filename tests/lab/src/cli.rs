@@ -46,7 +46,7 @@ pub(crate) enum Command {
     },
     /// Check everything: formatting, lints, unit and doc tests, scenarios. Ends with one count.
     Test {
-        /// A step (fmt, clippy, unit, doc, arm64, e2e, advisories), or a part of a test's name.
+        /// A step (fmt, clippy, unit, loom, doc, arm64, e2e, advisories), or a part of a test's name.
         filter: Option<String>,
         /// Only on a host with this kernel; without it, on each.
         #[arg(long, value_enum)]

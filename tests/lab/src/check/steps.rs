@@ -20,7 +20,7 @@ use crate::toolchain::Toolchain;
 use crate::workspace::{Program, Workspace, cargo};
 
 /// The steps, by the names that select them.
-const STEPS: [&str; 7] = ["fmt", "clippy", "unit", "doc", "arm64", "e2e", "advisories"];
+const STEPS: [&str; 8] = ["fmt", "clippy", "unit", "loom", "doc", "arm64", "e2e", "advisories"];
 
 /// How long a test program may say nothing. The slowest scenario on a busy machine needs a third.
 const SILENCE: Duration = Duration::from_secs(300);
@@ -67,6 +67,9 @@ impl<'a> Check<'a> {
         if self.selected("unit") {
             self.unit();
         }
+        if self.selected("loom") {
+            self.loom();
+        }
         if self.selected("doc") {
             self.doc();
         }
@@ -85,7 +88,7 @@ impl<'a> Check<'a> {
         match &self.filter {
             None => true,
             Some(filter) if STEPS.contains(&filter.as_str()) => filter == step,
-            Some(_) => ["unit", "doc", "arm64", "e2e"].contains(&step),
+            Some(_) => ["unit", "loom", "doc", "arm64", "e2e"].contains(&step),
         }
     }
 
@@ -119,6 +122,17 @@ impl<'a> Check<'a> {
             }
             Err(error) => self.tally.fail("unit: build", &error.to_string()),
         }
+    }
+
+    /// The tests that need another kind of atomics than the rest, and so a build of their own.
+    fn loom(&mut self) {
+        self.tally.step("loom", "every interleaving of the fault side of stage2");
+        let mut command = cargo();
+        command.current_dir(&self.workspace.root).env("RUSTFLAGS", "--cfg loom");
+        command.env("CARGO_TARGET_DIR", self.workspace.target.join("loom"));
+        command.args(["test", "--release", "--package", "stage2", "--test", "loom", "--"]);
+        command.args(self.test_filter());
+        self.watch_here("stage2/loom", &mut command, CARGO_SILENCE);
     }
 
     fn doc(&mut self) {
