@@ -19,6 +19,8 @@ impl Register {
     pub const PSTATE: Self = Self::core(264);
     /// Which core this is: what the device tree and PSCI call it.
     pub const MPIDR_EL1: Self = Self::system(3, 0, 0, 0, 5);
+    /// Which caches it has.
+    pub const CLIDR_EL1: Self = Self::system(3, 1, 0, 0, 1);
     /// The syndrome of the last exception taken to EL1.
     pub const ESR_EL1: Self = Self::system(3, 0, 5, 2, 0);
     /// The faulting address of the last exception taken to EL1.
@@ -71,5 +73,6 @@ mod tests {
         assert_eq!(Register::x(0).0, 0x6030_0000_0010_0000);
         assert_eq!(Register::PSTATE.0, 0x6030_0000_0010_0042);
         assert_eq!(Register::MPIDR_EL1.0, 0x6030_0000_0013_c005);
+        assert_eq!(Register::CLIDR_EL1.0, 0x6030_0000_0013_c801);
     }
 }

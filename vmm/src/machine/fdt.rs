@@ -4,6 +4,7 @@
 
 use vm_fdt::{Error, FdtWriter};
 
+use super::cache::{Kind, Level};
 use super::layout::{self, Window};
 
 /// What the tree describes.
@@ -17,6 +18,8 @@ pub struct Board<'a> {
     pub initrd: Option<Window>,
     /// MPIDR_EL1's affinity fields, one per vCPU, in order.
     pub cpus: &'a [u64],
+    /// The caches of every vCPU, level by level; from the second on, all vCPUs share one.
+    pub caches: &'a [Level],
     /// Which interrupt controller.
     pub gic: Gic,
     /// Whether vCPUs have a PMUv3.
@@ -47,6 +50,8 @@ pub struct VirtioSlot {
 
 const PHANDLE_GIC: u32 = 1;
 const PHANDLE_CLOCK: u32 = 2;
+/// Of the caches of level 0, were there any; each level has the next one.
+const PHANDLE_CACHES: u32 = 16;
 
 const SPI: u32 = 0;
 const PPI: u32 = 1;
@@ -73,7 +78,7 @@ pub fn write(board: &Board<'_>) -> Result<Vec<u8>, Error> {
 
     chosen(&mut fdt, board)?;
     memory(&mut fdt, board.ram)?;
-    cpus(&mut fdt, board.cpus)?;
+    cpus(&mut fdt, board.cpus, board.caches)?;
     psci(&mut fdt)?;
     gic(&mut fdt, board)?;
     timer(&mut fdt)?;
@@ -124,7 +129,7 @@ fn memory(fdt: &mut FdtWriter, ram: Window) -> Result<(), Error> {
     fdt.end_node(node)
 }
 
-fn cpus(fdt: &mut FdtWriter, mpidrs: &[u64]) -> Result<(), Error> {
+fn cpus(fdt: &mut FdtWriter, mpidrs: &[u64], caches: &[Level]) -> Result<(), Error> {
     let node = fdt.begin_node("cpus")?;
     fdt.property_u32("#address-cells", 2)?;
     fdt.property_u32("#size-cells", 0)?;
@@ -134,9 +139,46 @@ fn cpus(fdt: &mut FdtWriter, mpidrs: &[u64]) -> Result<(), Error> {
         fdt.property_string("compatible", "arm,armv8")?;
         fdt.property_string("enable-method", "psci")?;
         fdt.property_u64("reg", mpidr)?;
+        if let Some(first) = caches.first() {
+            level(fdt, first, 1, caches.len())?;
+        }
         fdt.end_node(cpu)?;
     }
+    for (number, caches_of_level) in (1..).zip(caches).skip(1) {
+        let cache = fdt.begin_node(&format!("l{number}-cache"))?;
+        fdt.property_string("compatible", "cache")?;
+        fdt.property_u32("cache-level", number)?;
+        fdt.property_phandle(PHANDLE_CACHES + number)?;
+        level(fdt, caches_of_level, number, caches.len())?;
+        fdt.end_node(cache)?;
+    }
     fdt.end_node(node)
+}
+
+/// The caches of level `number` of `count`, in the node that stands for it.
+fn level(fdt: &mut FdtWriter, caches: &Level, number: u32, count: usize) -> Result<(), Error> {
+    for (kind, geometry) in caches {
+        let name = match kind {
+            Kind::Instruction => "i-cache",
+            Kind::Data => "d-cache",
+            Kind::Unified => {
+                fdt.property_null("cache-unified")?;
+                "cache"
+            }
+        };
+        if let Some(geometry) = geometry {
+            fdt.property_u32(&format!("{name}-size"), geometry.size)?;
+            for (what, value) in [("line-size", geometry.line), ("sets", geometry.sets)] {
+                if let Some(value) = value {
+                    fdt.property_u32(&format!("{name}-{what}"), value)?;
+                }
+            }
+        }
+    }
+    if (number as usize) < count {
+        fdt.property_u32("next-level-cache", PHANDLE_CACHES + number + 1)?;
+    }
+    Ok(())
 }
 
 fn psci(fdt: &mut FdtWriter) -> Result<(), Error> {
@@ -204,4 +246,49 @@ fn rtc(fdt: &mut FdtWriter) -> Result<(), Error> {
     fdt.property_u32("clocks", PHANDLE_CLOCK)?;
     fdt.property_string("clock-names", "apb_pclk")?;
     fdt.end_node(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::cache::Geometry;
+
+    /// How often each name of a cache's property or node is in the tree of a board with two vCPUs.
+    fn count(caches: &[Level], name: &str) -> usize {
+        let board = Board {
+            cmdline: "",
+            ram: Window { base: layout::RAM_BASE, size: 64 << 20 },
+            initrd: None,
+            cpus: &[0, 1],
+            caches,
+            gic: Gic::V3,
+            pmu: false,
+            virtio: &[],
+            seed: [0; 64],
+        };
+        let blob = write(&board).unwrap();
+        // A name ends with a NUL; those of properties stand once, in the block of strings.
+        let name = [b"\0", name.as_bytes(), b"\0"].concat();
+        blob.windows(name.len()).filter(|window| *window == name).count()
+    }
+
+    #[test]
+    fn caches_are_described_level_by_level() {
+        let geometry = Some(Geometry { size: 64 << 10, line: Some(64), sets: None });
+        let split = vec![(Kind::Data, geometry), (Kind::Instruction, geometry)];
+        let caches = [split, vec![(Kind::Unified, None)]];
+        for name in ["d-cache-size", "i-cache-line-size", "next-level-cache", "cache-unified"] {
+            assert_eq!(count(&caches, name), 1, "{name}");
+        }
+        assert_eq!(count(&caches, "i-cache-sets") + count(&caches, "cache-size"), 0);
+        assert_eq!(count(&caches[1..], "cache-unified"), 1);
+        assert_eq!(count(&caches[1..], "next-level-cache"), 0);
+    }
+
+    #[test]
+    fn without_caches_there_is_no_word_of_them() {
+        for name in ["cache-unified", "cache-level", "next-level-cache"] {
+            assert_eq!(count(&[], name), 0, "{name}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Assembly: from a configuration to memory, devices and a device tree, and from those to a VM that
 //! is about to execute its first instruction.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -14,6 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::Error;
 use super::boot::{self, Placement};
+use super::cache;
 use super::fdt::{self, Board, VirtioSlot};
 use super::features::Features;
 use super::gic::Controller;
@@ -163,12 +165,16 @@ impl Machine {
 
         let mut seed = [0; 64];
         rustix::rand::getrandom(&mut seed, GetRandomFlags::empty()).map_err(Error::Entropy)?;
+        // A register that can't be read is one that names no cache.
+        let clidr = vcpus.first().and_then(|vcpu| Register::CLIDR_EL1.get(&vcpu.fd).ok()).unwrap_or(0);
+        let caches = cache::levels(clidr, Path::new(cache::HOST));
         let slots: Vec<VirtioSlot> = self.virtio.iter().map(|(slot, _)| *slot).collect();
         let tree = fdt::write(&Board {
             cmdline: self.payload.cmdline(),
             ram: Window { base: layout::RAM_BASE, size: self.ram.size() },
             initrd: self.placement.initrd,
             cpus: &mpidrs,
+            caches: &caches,
             gic: gic.version,
             pmu: features.pmu,
             virtio: &slots,

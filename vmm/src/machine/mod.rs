@@ -10,6 +10,7 @@
 //! | [`kernel`] | kernel files, told apart by content |
 //! | [`boot`] | where kernel, device tree and initial RAM disk lie |
 //! | [`fdt`] | the device tree |
+//! | [`cache`] | the caches that a vCPU says it has |
 //! | [`timing`] | when what happened |
 //! | [`image`] | the built-in guest (arm64) |
 //! | [`payload`] | what is booted: a kernel file or the built-in guest, and an initial RAM disk (arm64) |
@@ -24,6 +25,7 @@
 //! | [`lifecycle`] | power-on, reset, the end (arm64) |
 
 pub mod boot;
+pub mod cache;
 pub mod fdt;
 pub mod kernel;
 pub mod layout;
