@@ -74,6 +74,8 @@ fn amounts_of_memory_that_can_not_be() {
     refused(&["--memory", "3M,block=2M"], &["3M", "not a multiple", "2M"]);
     refused(&["--memory", "8388608T,block=4K"], &["memory"]);
     refused(&["--memory", "64T"], &["memory"]);
+    // As large as the largest IPA space, whose first GiB is not RAM.
+    refused(&["--memory", "4P"], &["do not fit", "bits of guest-physical address"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 #![cfg(target_arch = "aarch64")]
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 
 use e2e::environment::linux;
 use e2e::{Guest, Kernel, Userland, userland};
@@ -70,10 +70,22 @@ fn a_gzipped_image_and_a_zboot_boot_like_the_image() {
         flate2::write::GzEncoder::new(File::create(&packed).unwrap(), flate2::Compression::fast());
     std::io::copy(&mut File::open(Kernel::Lts.image()).unwrap(), &mut encoder).unwrap();
     encoder.finish().unwrap();
+    // And behind the header of an EFI zboot file, its payload from byte 64 on, another.
+    let payload = fs::read(&packed).unwrap();
+    let size = u32::try_from(payload.len()).unwrap();
+    let mut header = [0; 64];
+    header[..8].copy_from_slice(b"MZ\0\0zimg");
+    header[8..12].copy_from_slice(&64u32.to_le_bytes());
+    header[12..16].copy_from_slice(&size.to_le_bytes());
+    header[24..28].copy_from_slice(b"gzip");
+    let zboot = folder.path().join("vmlinuz.efi");
+    fs::write(&zboot, [&header[..], &payload].concat()).unwrap();
     let initrd = Userland::new(Kernel::Lts, "").write(folder.path());
-    let mut args: Vec<OsString> = vec!["run".into(), "--kernel".into(), packed.into()];
-    args.extend(["--initrd".into(), initrd.into()]);
-    let mut guest = Guest::start(args);
-    guest.wait_for(userland::READY);
-    guest.expect_exit(0);
+    for file in [packed, zboot] {
+        let mut args: Vec<OsString> = vec!["run".into(), "--kernel".into(), file.into()];
+        args.extend(["--initrd".into(), initrd.clone().into()]);
+        let mut guest = Guest::start(args);
+        guest.wait_for(userland::READY);
+        guest.expect_exit(0);
+    }
 }

@@ -44,7 +44,7 @@ fn linux_reboots_with_its_disk() {
 
 #[test]
 fn signals_stop_it_in_order() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         for words in ["spin", "idle"] {
             let mut guest = Guest::start(["run", "--memory", "64M", "--cpus", "3", "--cmdline", words]);
             guest.wait_for(&format!("stamper: {words}"));
@@ -59,7 +59,7 @@ fn a_guest_that_can_not_go_on_is_an_error_that_says_where() {
     let (code, text) = run(["run", "--memory", "64M", "--cmdline", "crash=nisv"]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("neither memory nor a device"), "{text}");
-    assert!(text.contains("pc 0x4"), "{text}");
+    assert!(text.contains("pc 0x4") && text.contains("esr_el1 0x"), "{text}");
 }
 
 #[test]
