@@ -1,6 +1,6 @@
 //! Which block size a configuration gets on this host.
 
-use crate::config::{self, BlockSize, MemoryConfig};
+use crate::config::{self, MemoryConfig};
 
 use super::error::Error;
 use super::host::Host;
@@ -38,10 +38,11 @@ impl Plan {
             config::Backing::Memfd => Kind::Shmem,
         };
         whole(size, host.page_size(), "the nearest such size")?;
-        let plan = match bytes(config.block) {
+        let plan = match config.block.bytes() {
             None => {
                 transparent::largest(host, kind, size.min(1 << 30)).map_or(Self::Pages, Self::Transparent)
             }
+            // Base pages are called 4K on every host.
             Some(block) if block <= host.page_size() => Self::Pages,
             Some(block) => {
                 whole(size, block, "block=4K")?;
@@ -62,20 +63,8 @@ impl Plan {
     }
 }
 
-/// The bytes of a block size that was named; base pages are called 4K on every host.
-fn bytes(block: BlockSize) -> Option<u64> {
-    match block {
-        BlockSize::Auto => None,
-        BlockSize::Size4K => Some(4 << 10),
-        BlockSize::Size64K => Some(64 << 10),
-        BlockSize::Size2M => Some(2 << 20),
-        BlockSize::Size32M => Some(32 << 20),
-        BlockSize::Size1G => Some(1 << 30),
-    }
-}
-
 fn pool(host: &Host, config: &MemoryConfig) -> Result<Pool, Error> {
-    match bytes(config.block) {
+    match config.block.bytes() {
         None => hugetlb::largest(host, config.size),
         Some(block) => {
             let pool = hugetlb::pool(host, block)?;
@@ -88,7 +77,7 @@ fn pool(host: &Host, config: &MemoryConfig) -> Result<Pool, Error> {
 
 fn file(host: &Host, config: &MemoryConfig) -> Result<Plan, Error> {
     whole(config.size, host.page_size(), "the nearest such size")?;
-    match bytes(config.block) {
+    match config.block.bytes() {
         None => Ok(Plan::FileSystem),
         Some(block) if block <= host.page_size() => Ok(Plan::Pages),
         Some(block) => Err(Error::NoSuchBlock {
@@ -108,6 +97,7 @@ mod tests {
     use super::super::hugetlb::tests::add_pool;
     use super::super::transparent::tests::set;
     use super::*;
+    use crate::config::BlockSize;
     use vmm_sys_util::tempdir::TempDir;
 
     fn config(size: u64, backing: config::Backing, block: BlockSize) -> MemoryConfig {
