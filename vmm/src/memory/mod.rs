@@ -5,7 +5,8 @@
 //! - **The host mapping is congruent to the guest address modulo 1 GiB**, so that KVM's stage 2 can
 //!   use every block size that the backing gives.
 //! - **Fail at the start.** A size that is not whole blocks, a short hugetlb pool or a full disk is an
-//!   error that names the figure and the file, never a SIGBUS or an OOM kill later.
+//!   error that names the figure and the file, not a SIGBUS later. (Anonymous memory and files may be
+//!   more than is free when the guest comes to touch them; `prefault` is for who wants to know.)
 //! - **The type of the backing decides** what can be done to the memory later (how it is discarded,
 //!   whether it outlives the guest); nobody looks at mmap flags.
 //! - **A [`Region`] owns its mapping**: whoever holds a clone of [`GuestMemory`] can't be left with a
