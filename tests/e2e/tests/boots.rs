@@ -9,7 +9,8 @@ use e2e::{Guest, Kernel, Userland, userland};
 
 fn boots(kernel: Kernel, cpus: u32) {
     let folder = tempfile::tempdir().unwrap();
-    let initrd = Userland::new(kernel, "cat /proc/cmdline").write(folder.path());
+    let initrd =
+        Userland::new(kernel, "cat /proc/cmdline; grep -m 1 Features /proc/cpuinfo").write(folder.path());
     let cpus = cpus.to_string();
     let mut guest = Guest::start(linux(kernel, &initrd, &["--cpus", &cpus, "--memory", "512M"]));
     guest.wait_for(userland::READY);
@@ -29,10 +30,23 @@ fn boots(kernel: Kernel, cpus: u32) {
         assert!(text.contains(found), "the kernel does not say {found:?}: {text}");
     }
     // And of those that it has not.
-    for complaint in
-        ["WARNING:", "BUG:", "OF: fdt", "OF: ERROR", "Firmware Bug", "failed with error", "no virtio"]
-    {
+    for complaint in [
+        "WARNING:",
+        "BUG:",
+        "OF: fdt",
+        "OF: ERROR",
+        "Firmware Bug",
+        "failed with error",
+        "Unable to",
+        "no virtio",
+    ] {
         assert!(!text.contains(complaint), "it says {complaint:?}: {text}");
+    }
+    // SVE and pointer authentication, where the host has them.
+    let host = fs::read_to_string("/proc/cpuinfo").unwrap();
+    for feature in [" sve ", " paca ", " pacg "] {
+        let has = |text: &str| text.lines().any(|line| line.contains("Features") && line.contains(feature));
+        assert_eq!(has(&host), has(&text), "{feature}: {text}");
     }
 }
 

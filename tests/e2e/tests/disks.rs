@@ -12,11 +12,10 @@ use e2e::{Guest, Kernel, Userland};
 const MARK: &str = "written by the guest";
 
 #[test]
-fn a_guest_boots_from_the_disk_that_another_has_made() {
+fn guests_boot_from_the_disk_that_another_has_made() {
     let folder = tempfile::tempdir().unwrap();
     let (root, data) = (folder.path().join("root.img"), folder.path().join("data.img"));
     File::create(&root).unwrap().set_len(64 << 20).unwrap();
-    File::create(&data).unwrap().set_len(1 << 20).unwrap();
     let install = r#"
         mke2fs -q /dev/vda && mount -t ext2 /dev/vda /mnt || echo "install failed"
         mkdir -p /mnt/bin /mnt/dev /mnt/proc /mnt/sbin
@@ -28,6 +27,7 @@ fn a_guest_boots_from_the_disk_that_another_has_made() {
 echo "root is $(/bin/busybox grep ' / ' /proc/mounts | /bin/busybox tail -n 1)"
 echo "written by the guest" | /bin/busybox dd of=/dev/vdb bs=512 conv=sync
 /bin/busybox sync
+/bin/busybox stty sane < /dev/console
 /bin/busybox poweroff -f
 EOF
         chmod +x /mnt/sbin/init
@@ -39,19 +39,18 @@ EOF
     guest.wait_for("install done");
     guest.expect_exit(0);
 
-    let boot = Userland::new(Kernel::New, "mount -t ext2 /dev/vda /mnt && exec switch_root /mnt /sbin/init")
-        .with_modules(&["ext4"])
-        .write(folder.path());
-    let mut guest = Guest::start(linux(
-        Kernel::New,
-        &boot,
-        &["--disk", &disk(&root), "--disk", &disk(&data), "--cpus", "2"],
-    ));
-    guest.wait_for("root is /dev/vda / ext2");
-    guest.expect_exit(0);
-    let written = fs::read(&data).unwrap();
-    assert!(written.starts_with(MARK.as_bytes()), "{:?}", &written[..64]);
-    assert!(written[512..].iter().all(|&byte| byte == 0), "the guest wrote one sector");
+    let switch = "mount -t ext2 /dev/vda /mnt && exec switch_root /mnt /sbin/init";
+    for (kernel, cpus) in [(Kernel::New, "4"), (Kernel::Lts, "1")] {
+        fs::write(&data, vec![0; 1 << 20]).unwrap();
+        let boot = Userland::new(kernel, switch).with_modules(&["ext4"]).write(folder.path());
+        let options = ["--disk", &disk(&root), "--disk", &disk(&data), "--cpus", cpus];
+        let mut guest = Guest::start(linux(kernel, &boot, &options));
+        guest.wait_for("root is /dev/vda / ext2");
+        guest.expect_exit(0);
+        let written = fs::read(&data).unwrap();
+        assert!(written.starts_with(MARK.as_bytes()), "{kernel:?}: {:?}", &written[..64]);
+        assert!(written[512..].iter().all(|&byte| byte == 0), "{kernel:?}: the guest wrote one sector");
+    }
 }
 
 #[test]

@@ -55,6 +55,21 @@ fn signals_stop_it_in_order() {
 }
 
 #[test]
+fn threads_are_named_for_what_they_do() {
+    let mut guest = Guest::start(["run", "--memory", "64M", "--cpus", "2", "--cmdline", "idle"]);
+    guest.wait_for("stamper: idle");
+    let tasks = fs::read_dir(format!("/proc/{}/task", guest.pid().as_raw_nonzero())).unwrap();
+    let names: BTreeSet<String> = tasks
+        .map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap().trim().to_owned())
+        .collect();
+    for name in ["quire", "vcpu0", "vcpu1", "devices"] {
+        assert!(names.contains(name), "no thread is called {name}: {names:?}");
+    }
+    guest.signal(Signal::TERM);
+    guest.expect_exit(0);
+}
+
+#[test]
 fn a_guest_that_can_not_go_on_is_an_error_that_says_where() {
     let (code, text) = run(["run", "--memory", "64M", "--cmdline", "crash=nisv"]);
     assert_eq!(code, 1, "{text}");
