@@ -63,6 +63,8 @@ pub use tlbi::{Executor, Instruction, NoMmu, TlbiRules};
 pub use walk::{Leaf, Lookup};
 
 #[cfg(test)]
+mod convert_tests;
+#[cfg(test)]
 mod flat_tests;
 #[cfg(test)]
 mod must_pass_tests;
