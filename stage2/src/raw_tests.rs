@@ -160,6 +160,15 @@ fn runs_of_pages_cross_the_bit_where_the_address_moves() {
 }
 
 #[test]
+fn runs_begin_and_end_inside_a_group() {
+    let mut tables = ledger::<G4K>(40);
+    tables.map(0x1_0000..0x3_0000, 0x8_0000, &Attributes::RAM, Existing::Refuse).unwrap();
+    let runs: std::vec::Vec<Run> = tables.runs(0x1_5000..0x2_7000).unwrap().collect();
+    let content = Content::Mapped { oa: 0x8_5000, attributes: Attributes::RAM };
+    assert_eq!(runs, [Run { range: 0x1_5000..0x2_7000, content }]);
+}
+
+#[test]
 fn table_descriptors() {
     let mut tables = live_with::<G4K>(&plain(HardwareUpdate::None), Options::new(32));
     tables.map(0..0x1000, 0, &Attributes::RAM, Existing::Refuse).unwrap();
