@@ -427,7 +427,7 @@ fn caught_a_block_split_in_place() {
             let frame = hardware.arena.allocate(PAGE).expect("a frame");
             let word = hardware.word(0).expect("mapped");
             for (page, entry) in (0u64..).zip(hardware.arena.table(frame, 512)) {
-                entry.store(word | 0b10 | page * PAGE, Relaxed);
+                entry.store(word | 0b10 | (page * PAGE), Relaxed);
             }
             hardware.edit(0, |_| frame | 0b11);
         })

@@ -101,16 +101,8 @@ impl Set {
         self.set(range, true);
     }
 
-    pub(crate) fn remove(&mut self, range: Range<u64>) {
-        self.set(range, false);
-    }
-
     pub(crate) fn or(&self, other: &Self) -> Self {
         self.zip(other, |a, b| a || b)
-    }
-
-    pub(crate) fn and(&self, other: &Self) -> Self {
-        self.zip(other, |a, b| a && b)
     }
 
     pub(crate) fn without(&self, other: &Self) -> Self {

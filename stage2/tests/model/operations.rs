@@ -2,19 +2,16 @@
 
 use std::ops::Range;
 
-use stage2::{
-    Attributes, Clear, Error, Existing, Granule, Harvest, Leaf, Level, Marker, Marks, Merge, Protection,
-    Refusal, Unresolved,
-};
+use stage2::{Attributes, Clear, Error, Existing, Granule, Harvest, Leaf, Level, Marker, Marks, Protection};
 
 use crate::flat::{Flat, Set};
-use crate::hardware::{Access, Outcome};
 use crate::rig::{Effect, Processor, Rig, Trial};
 use crate::violation::Violation;
-use crate::walker::{Content, Survey};
+use crate::walker::Content;
 use crate::word::{AF, WRITE, never};
 
-fn wrong<T>(why: String) -> Result<T, Violation> {
+/// An answer that isn't right.
+pub(crate) fn wrong<T>(why: String) -> Result<T, Violation> {
     Err(Violation::Answer { why })
 }
 
@@ -38,7 +35,7 @@ impl<G: Granule, E: Processor> Rig<G, E> {
     /// Whether `range` is one that every operation refuses; checks that it was refused so.
     fn check_range<T>(&self, range: &Range<u64>, result: &Result<T, Error>) -> Result<bool, Violation> {
         let bad = range.start >= range.end || range.end > self.regime().ipa_size();
-        let crooked = range.start % G::SIZE != 0 || range.end % G::SIZE != 0;
+        let crooked = !range.start.is_multiple_of(G::SIZE) || !range.end.is_multiple_of(G::SIZE);
         match result {
             Err(Error::Range { .. }) if bad => Ok(true),
             Err(Error::Misaligned { .. }) if crooked && !bad => Ok(true),
@@ -49,7 +46,7 @@ impl<G: Granule, E: Processor> Rig<G, E> {
     }
 
     /// A step that may fail for want of frames, and for nothing else.
-    fn settle<T: std::fmt::Debug>(
+    pub(crate) fn settle<T: std::fmt::Debug>(
         &mut self,
         range: &Range<u64>,
         trial: Trial<Result<T, Error>>,
@@ -298,215 +295,8 @@ impl<G: Granule, E: Processor> Rig<G, E> {
         self.settle(&range, trial, |_| {}, &effect)
     }
 
-    /// Folds the group around `ipa`; whether it did.
-    pub(crate) fn fold(&mut self, ipa: u64, level: Level, merge: Merge) -> Result<bool, Violation> {
-        let trial =
-            self.perform(|tables, _, visited| tables.fold(ipa, level, merge, |leaf| visited.push(leaf)))?;
-        let range = group_of::<G>(level, ipa);
-        self.judge_join(trial, range, level, merge, true)
-    }
-
-    /// Collapses the table below the entry of `level` around `ipa`; whether it did.
-    pub(crate) fn collapse(&mut self, ipa: u64, level: Level, merge: Merge) -> Result<bool, Violation> {
-        let trial =
-            self.perform(|tables, _, visited| tables.collapse(ipa, level, merge, |leaf| visited.push(leaf)))?;
-        let start = ipa & !(G::size(level) - 1);
-        self.judge_join(trial, start..start + G::size(level), level, merge, false)
-    }
-
-    fn judge_join(
-        &mut self,
-        trial: Trial<Result<Harvest, Refusal>>,
-        range: Range<u64>,
-        level: Level,
-        merge: Merge,
-        group: bool,
-    ) -> Result<bool, Violation> {
-        if trial.result.is_err() {
-            let refusal = self.judge_refused(trial)?.expect_err("it is one");
-            self.check_refusal(refusal, &range, level, merge)?;
-            return Ok(false);
-        }
-        if let Ok(harvest) = &trial.result {
-            self.check_harvest(harvest, &trial.visited)?;
-            self.check_visited(&trial.visited, vec![range.clone()])?;
-        }
-        let uniform = self.survey.dirty.within(range.clone()).count() == 1
-            && self.survey.young.within(range.clone()).count() == 1;
-        if merge == Merge::Uniform && !uniform && trial.events.is_empty() {
-            return wrong(format!("joined {range:x?}, which differs in dirty or young"));
-        }
-        let joined = trial.after.extent(range.start).map(|extent| (extent.range.clone(), extent.group));
-        if joined != Some((range.clone(), group)) {
-            return wrong(format!("{range:x?} was to be joined, it is {joined:x?}"));
-        }
-        let takes_dirty = merge == Merge::Harvest;
-        let taken = if takes_dirty { vec![range] } else { Vec::new() };
-        let contents = self.contents.clone();
-        let effect = Effect { takes_dirty, taken, ..Effect::default() };
-        self.judge(trial, contents, &effect).map(drop)?;
-        Ok(true)
-    }
-
-    /// A refusal must be true.
-    fn check_refusal(
-        &self,
-        refusal: Refusal,
-        range: &Range<u64>,
-        level: Level,
-        merge: Merge,
-    ) -> Result<(), Violation> {
-        let end = self.regime().ipa_size();
-        let one = |ipa| self.survey.extent(ipa).cloned();
-        let holds = match refusal {
-            Refusal::Range(ipa) => {
-                ipa >= end
-                    || one(ipa).is_none_or(|at| at.level < level.number())
-                    || level < self.tables.config().start()
-            }
-            Refusal::Level(_) => true,
-            Refusal::TooLarge => range.end > end,
-            Refusal::Joined => one(range.start).is_some_and(|extent| extent.range.end >= range.end),
-            Refusal::Absent(ipa) => one(ipa).is_none(),
-            Refusal::Table(_) => true,
-            Refusal::Misaligned(oa) => oa & (range.end - range.start - 1) != 0,
-            Refusal::Gap(_) | Refusal::Differs(_) => self.contents.within(range.clone()).count() > 1,
-            Refusal::Uneven(_) => merge == Merge::Uniform,
-            _ => true,
-        };
-        if holds { Ok(()) } else { wrong(format!("{refusal:?} is no reason for {range:x?} at {level}")) }
-    }
-
-    /// Unfolds every group that touches `range`.
-    pub(crate) fn unfold(&mut self, range: Range<u64>) -> Result<bool, Violation> {
-        let trial = self.perform(|tables, _, _| tables.unfold(range.clone()))?;
-        if trial.result.is_ok() {
-            no_leaf(&trial.after, &range, "a group", |extent| extent.group)?;
-        }
-        Ok(self.settle(&range, trial, |_| {}, &Effect::default())?.is_some())
-    }
-
-    /// Splits every block that touches `range` down to `to`.
-    pub(crate) fn split(&mut self, range: Range<u64>, to: Level) -> Result<bool, Violation> {
-        let trial = self.perform(|tables, _, _| tables.split(range.clone(), to))?;
-        if trial.result.is_ok() {
-            no_leaf(&trial.after, &range, "a block", |extent| extent.level < to.number())?;
-        }
-        Ok(self.settle(&range, trial, |_| {}, &Effect::default())?.is_some())
-    }
-
-    /// Joins what has become uniform.
-    pub(crate) fn optimise(&mut self, range: Range<u64>, merge: Merge) -> Result<bool, Violation> {
-        let trial = self
-            .perform(|tables, _, visited| tables.optimise(range.clone(), merge, |leaf| visited.push(leaf)))?;
-        let effect = Effect { takes_dirty: merge == Merge::Harvest, ..Effect::default() };
-        Ok(self.settle(&range, trial, |_| {}, &effect)?.is_some())
-    }
-
-    /// One access of the guest, with the monitor that resolves its faults, until it is done or denied.
-    pub(crate) fn guest(&mut self, ipa: u64, access: Access) -> Result<bool, Violation> {
-        for attempt in 0..12 {
-            let hardware = std::rc::Rc::clone(&self.hardware);
-            let trial = self.perform(|_, _, _| hardware.access(ipa, access))?;
-            let contents = self.contents.clone();
-            match self.judge(trial, contents, &Effect::default())?? {
-                Outcome::Done { .. } => return Ok(true),
-                Outcome::ConflictAbort => continue,
-                Outcome::Translation | Outcome::AccessFlag | Outcome::Permission => {}
-            }
-            if let Some(resolved) = self.fault(ipa, access)? {
-                return Ok(resolved);
-            }
-            if attempt > 0 {
-                self.flush()?;
-            }
-        }
-        Err(Violation::Unresolved { ipa })
-    }
-
-    /// The monitor's answer to a fault: `None` where the access is to be repeated.
-    pub(crate) fn fault(&mut self, ipa: u64, access: Access) -> Result<Option<bool>, Violation> {
-        let kind = match access {
-            Access::Read => stage2::Access::Read,
-            Access::Write => stage2::Access::Write,
-            Access::Execute => stage2::Access::Execute,
-        };
-        let (hardware, undo) = (std::rc::Rc::clone(&self.hardware), self.after_fault);
-        let trial = self.perform(|tables, gather, _| {
-            let result = tables.set_access_flags(ipa, kind, gather);
-            tables.invalidate(gather);
-            undo.into_iter().for_each(|undo| undo(&hardware));
-            result
-        })?;
-        let mut effect = Effect::default();
-        if trial.result.is_ok() {
-            effect.ages = vec![self.page(ipa)];
-            if access == Access::Write {
-                effect.dirties = vec![self.page(ipa)];
-            }
-        }
-        let contents = self.contents.clone();
-        let result = self.judge(trial, contents, &effect)?;
-        let allowed = match self.contents.at(ipa) {
-            Content::Unmapped(marker) => Err(marker),
-            Content::Mapped { fields, .. } => Ok(match access {
-                Access::Read => fields.read,
-                Access::Write => fields.write,
-                Access::Execute => fields.execute_never != 0b10,
-            }),
-        };
-        match (result, allowed) {
-            (Ok(_), Ok(true)) => Ok(None),
-            (Err(Unresolved::Unmapped { marker, .. }), Err(is)) if code(marker) == is => Ok(Some(false)),
-            (Err(Unresolved::Denied { .. }), Ok(false)) => Ok(Some(false)),
-            (result, allowed) => {
-                wrong(format!("{access:?} of {ipa:#x}: {result:?}, the map says {allowed:?}"))
-            }
-        }
-    }
-
-    /// Compares what the crate reads out of its tables with the flat map.
-    pub(crate) fn read(&self) -> Result<(), Violation> {
-        let mut last = None;
-        let mut at = 0;
-        let runs = self.tables.runs(self.tables.whole());
-        for run in runs.map_err(|error| Violation::Answer { why: error.to_string() })? {
-            if run.range.start != at || last.is_some_and(|last| joins(&last, &run.content)) {
-                return wrong(format!("runs: {run:x?} after {last:x?} at {at:#x}"));
-            }
-            at = run.range.end;
-            let whole = |uniform: usize| uniform == 1;
-            let (is, uniform) = match run.content {
-                stage2::Content::Mapped { oa, attributes } => {
-                    let (delta, fields) = (oa.wrapping_sub(run.range.start), self.fields(&attributes));
-                    let mark = |set: &Set, is| set.within(run.range.clone()).all(|(_, inside)| inside == is);
-                    let marks = mark(&self.survey.dirty, attributes.dirty)
-                        && mark(&self.survey.young, attributes.young);
-                    (Content::Mapped { delta, fields }, marks)
-                }
-                stage2::Content::Marked(marker) => (Content::Unmapped(code(Some(marker))), true),
-                stage2::Content::Unmapped => (Content::Unmapped(0), true),
-            };
-            let same = self.contents.within(run.range.clone()).count();
-            if !uniform || !whole(same) || self.contents.at(run.range.start) != is {
-                return wrong(format!("runs: {run:x?} isn't what the map says"));
-            }
-            last = Some((run.content, run.range.end - run.range.start));
-        }
-        for &ipa in self.hardware.hot.borrow().iter() {
-            let expected = match self.contents.at(ipa) {
-                Content::Mapped { delta, .. } => Some(ipa.wrapping_add(delta)),
-                Content::Unmapped(_) => None,
-            };
-            if self.tables.translate(ipa) != expected {
-                return wrong(format!("translate({ipa:#x}) is {:x?}", self.tables.translate(ipa)));
-            }
-        }
-        Ok(())
-    }
-
     /// The sum that an operation returns is the sum of what it reported.
-    fn check_harvest(&self, harvest: &Harvest, visited: &[Leaf]) -> Result<(), Violation> {
+    pub(crate) fn check_harvest(&self, harvest: &Harvest, visited: &[Leaf]) -> Result<(), Violation> {
         let mut sum = Harvest::default();
         for leaf in visited {
             sum.bytes += leaf.bytes;
@@ -521,7 +311,7 @@ impl<G: Granule, E: Processor> Rig<G, E> {
     }
 
     /// Exactly these addresses were reported, each once.
-    fn check_visited(&self, visited: &[Leaf], expected: Vec<Range<u64>>) -> Result<(), Violation> {
+    pub(crate) fn check_visited(&self, visited: &[Leaf], expected: Vec<Range<u64>>) -> Result<(), Violation> {
         let end = self.regime().ipa_size();
         let (mut told, mut due) = (Set::empty(end), Set::empty(end));
         for leaf in visited {
@@ -535,37 +325,5 @@ impl<G: Granule, E: Processor> Rig<G, E> {
             Some(range) => wrong(format!("{range:x?}: reported and due differ")),
             None => Ok(()),
         }
-    }
-}
-
-/// The addresses of the contiguous group of `level` around `ipa`.
-fn group_of<G: Granule>(level: Level, ipa: u64) -> Range<u64> {
-    let start = ipa & !(G::group_size(level) - 1);
-    start..start + G::group_size(level)
-}
-
-/// Whether two neighbouring runs should have been one.
-fn joins(last: &(stage2::Content, u64), next: &stage2::Content) -> bool {
-    match (last.0, *next) {
-        (
-            stage2::Content::Mapped { oa, attributes },
-            stage2::Content::Mapped { oa: next, attributes: other },
-        ) => oa + last.1 == next && attributes == other,
-        (last, next) => last == next,
-    }
-}
-
-fn no_leaf(
-    after: &Survey,
-    range: &Range<u64>,
-    what: &str,
-    is: impl Fn(&crate::walker::Extent) -> bool,
-) -> Result<(), Violation> {
-    let touches = |extent: &&crate::walker::Extent| {
-        extent.range.start < range.end && range.start < extent.range.end && is(extent)
-    };
-    match after.extents.iter().find(touches) {
-        Some(extent) => wrong(format!("{what} is left: {extent:x?}")),
-        None => Ok(()),
     }
 }

@@ -92,7 +92,7 @@ impl Regime {
             return Err(reserved("T0SZ doesn't suit the start level"));
         }
         let size = (regime.root_entries() * 8).max(64) as u64;
-        if root % size != 0 {
+        if !root.is_multiple_of(size) {
             return Err(reserved("the start level isn't aligned to its size"));
         }
         Ok(regime)

@@ -96,7 +96,7 @@ impl Scope {
             level => Some(level),
         };
         if let Some(level) = level
-            && start % regime.size(level) != 0
+            && !start.is_multiple_of(regime.size(level))
             && level < 3
         {
             return wrong("unpredictable: the base isn't aligned to an entry of the hinted level");
