@@ -116,6 +116,13 @@ fn case_06_a_whole_group_is_cleared_when_its_first_entry_is_absent() {
     assert_eq!((harvest.entries, harvest.bytes), (15, 15 * PAGE));
     assert!(!harvest.dirty && !harvest.young, "nothing is ORed from what isn't there");
     assert_eq!(word(&tables, GROUP), 0);
+    // What the others say is the leaf's, whichever says it.
+    let mut tables = one_group(BbmLevel::Level0);
+    entry(&tables, GROUP).store(0, Relaxed);
+    set(&tables, GROUP + 9 * PAGE, AF | S2AP_W);
+    let mut seen = Vec::new();
+    tables.get_and_clear(GROUP..2 * GROUP, CLEAN, |leaf| seen.push((leaf.dirty(), leaf.young()))).unwrap();
+    assert_eq!(seen, [(true, true)]);
     // In the middle of a valid group just so.
     let mut tables = one_group(BbmLevel::Level0);
     entry(&tables, GROUP + PAGE).store(AF | S2AP_W, Relaxed);

@@ -238,6 +238,20 @@ fn a_table_replaces_a_broken_entry_only_after_its_invalidation() {
 }
 
 #[test]
+fn a_block_replaces_a_table_of_markers_only_after_its_invalidation() {
+    let mut tables = live::<G4K>(40, BbmLevel::Level3);
+    tables.remark(0..0x1000, |_| Some(Marker::Vacant)).unwrap();
+    tables.executor().take();
+    tables.map(0..2 << 20, 0, &Attributes::RAM, Existing::Refuse).unwrap();
+    let all = tables.executor().take();
+    assert!(matches!(
+        all[..],
+        [Instruction::DsbIshst, Instruction::Ripas2e1is(_), .., Instruction::DsbIshst]
+    ));
+    assert_eq!(tables.frame_bytes(), 8192 + 0x1000);
+}
+
+#[test]
 fn a_group_without_ranges_goes_member_by_member() {
     let mut tables = live_with::<G4K>(&SINGLES, Options::new(40));
     tables.map(0..0x1_0000, 0, &Attributes::RAM, Existing::Refuse).unwrap();
