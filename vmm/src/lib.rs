@@ -5,7 +5,7 @@
 //! # The house
 //!
 //! A folder per concern, one noun per file. Imports run downward only:
-//! [`cli`] > [`machine`] > [`virtio`], [`kvm`] > [`devices`], [`memory`] > [`config`].
+//! [`cli`] > [`machine`] > [`virtio`], `kvm` > [`devices`], [`memory`] > [`config`].
 //! What a lower floor must tell an upper one goes through a trait that the lower one owns.
 //!
 //! | module | concern | builds on |
@@ -13,7 +13,7 @@
 //! | [`cli`] | one file per subcommand | any Linux |
 //! | [`config`] | what a VM is: plain, validated, serde types, no side effects | any Linux |
 //! | [`machine`] | assembly and life cycle of a VM | arm64, but for its pure parts |
-//! | [`kvm`] | what kvm-ioctls does not wrap | arm64 |
+//! | `kvm` | what kvm-ioctls does not wrap | arm64 |
 //! | [`memory`] | what backs guest RAM, and where it lies | any Linux |
 //! | [`devices`] | MMIO bus, serial port, clock, console | any Linux |
 //! | [`virtio`] | virtio-mmio transport, block, entropy | any Linux |

@@ -12,17 +12,18 @@
 //! | [`fdt`] | the device tree |
 //! | [`cache`] | the caches that a vCPU says it has |
 //! | [`timing`] | when what happened |
-//! | [`image`] | the built-in guest (arm64) |
-//! | [`payload`] | what is booted: a kernel file or the built-in guest, and an initial RAM disk (arm64) |
-//! | [`host`] | /dev/kvm: may we use it, does the guest fit (arm64) |
-//! | [`features`] | what the vCPUs have (arm64) |
-//! | [`gic`] | the interrupt controller (arm64) |
-//! | [`vcpu`] | one vCPU and its exits (arm64) |
-//! | [`running`] | the vCPU threads of one VM (arm64) |
-//! | [`signals`] | what stops the guest from outside (arm64) |
-//! | [`worker`] | the thread that does the devices' work (arm64) |
-//! | [`machine`] | assembly (arm64) |
-//! | [`lifecycle`] | power-on, reset, the end (arm64) |
+//! | `image` | the built-in guest (arm64) |
+//! | `payload` | what is booted: a kernel file or the built-in guest, and an initial RAM disk (arm64) |
+//! | `host` | /dev/kvm: may we use it, does the guest fit (arm64) |
+//! | `features` | what the vCPUs have (arm64) |
+//! | `gic` | the interrupt controller (arm64) |
+//! | `vcpu` | one vCPU and its exits (arm64) |
+//! | `running` | the vCPU threads of one VM (arm64) |
+//! | `signals` | what stops the guest from outside (arm64) |
+//! | `worker` | the thread that does the devices' work (arm64) |
+//! | `machine` | assembly (arm64) |
+//! | `lifecycle` | power-on, reset, the end (arm64) |
+//! | `error` | why a machine does not start, or does not go on (arm64) |
 
 pub mod boot;
 pub mod cache;
