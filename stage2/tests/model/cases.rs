@@ -202,6 +202,20 @@ fn case_11_pointers_to_an_unlinked_table_are_invalidated() -> Result<(), Violati
     Ok(())
 }
 
+/// Markers alone make a table, and unmake it: a processor may remember a pointer to it all the same.
+#[test]
+fn case_11_a_table_of_markers_is_invalidated_when_it_goes() -> Result<(), Violation> {
+    let mut rig = mapped(Geometry::plain(32), 2 * BLOCK.end..2 * BLOCK.end + PAGE)?;
+    rig.heat([0, PAGE, 5 * PAGE]);
+    for _ in 0..3 {
+        assert!(rig.remark(PAGE..2 * PAGE, |_| Some(Marker::Released))?);
+        rig.meddle(|_| {})?;
+        assert!(rig.remark(PAGE..2 * PAGE, |_| None)?);
+        rig.flush()?;
+    }
+    rig.finish()
+}
+
 #[test]
 fn case_12_a_hint_is_given_only_where_it_is_sure() -> Result<(), Violation> {
     for range in [false, true] {

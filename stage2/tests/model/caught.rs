@@ -343,6 +343,33 @@ fn caught_a_collection_without_its_invalidation() {
 }
 
 #[test]
+fn caught_an_ageing_without_its_invalidation() {
+    caught("Stale", Geometry::plain(32), |rig, broken| {
+        map(rig, 0..PAGE)?;
+        rig.guest(0, Access::Read)?;
+        rig.age(GROUP)?;
+        if broken {
+            rig.gather.clear();
+        }
+        rig.flush()
+    });
+}
+
+#[test]
+fn caught_a_resolved_fault_without_its_invalidation() {
+    let geometry = Geometry { update: HardwareUpdate::AccessFlag, ..Geometry::plain(32) };
+    caught("Unresolved", geometry, |rig, broken| {
+        map(rig, 0..PAGE)?;
+        rig.guest(0, Access::Read)?;
+        tamper(rig, broken, |mut sequence| {
+            sequence.truncate(1);
+            sequence
+        });
+        rig.guest(0, Access::Write).map(|done| assert!(done))
+    });
+}
+
+#[test]
 fn caught_dirty_smeared_over_a_neighbour() {
     caught("Invented", Geometry::plain(32), |rig, broken| {
         map(rig, 0..32 * PAGE)?;

@@ -11,6 +11,7 @@ use stage2::Instruction;
 
 use crate::arena::Arena;
 use crate::chance::Chance;
+use crate::flat::Set;
 use crate::regime::Regime;
 use crate::tlb::{Cached, Tlb};
 use crate::tlbi::{Scope, check_order};
@@ -103,7 +104,7 @@ impl Hardware {
             events: RefCell::default(),
             issued: RefCell::default(),
             tamper: RefCell::default(),
-            tlb: RefCell::default(),
+            tlb: RefCell::new(Tlb { sticky: temper == Temper::Sticky, ..Tlb::default() }),
             violation: RefCell::default(),
         }
     }
@@ -400,8 +401,9 @@ impl Hardware {
         self.arena.free(frame, size)
     }
 
-    /// Holds everything cached against the tables. `owed` says what an invalidation is still owed for.
-    pub(crate) fn audit(&self, owed: impl Fn(u64, bool) -> bool) -> Result<(), Violation> {
+    /// Holds everything cached against the tables. `owed` says what an invalidation is still owed for, and of
+    /// `unseen` pages nobody minds that they look older than they are.
+    pub(crate) fn audit(&self, owed: impl Fn(u64, bool) -> bool, unseen: &Set) -> Result<(), Violation> {
         let regime = self.regime();
         let tlb = self.tlb.borrow();
         for step in &tlb.tables {
@@ -413,13 +415,13 @@ impl Hardware {
         for entry in &tlb.leaves {
             let stale = |why| Err(Violation::Stale { range: entry.range.clone(), why });
             let size = regime.size(entry.leaf.level).min(entry.range.end - entry.range.start);
-            let mut dirty = false;
+            let (mut dirty, mut young) = (false, false);
             let mut unexplained = false;
             for ipa in (entry.range.start..entry.range.end).step_by(size as usize) {
                 let walk = walk(regime, &self.arena, ipa, None)?;
                 let Word::Leaf(now) = walk.word else {
                     if owed(ipa, false) {
-                        dirty = true;
+                        (dirty, young) = (true, true);
                         continue;
                     }
                     return stale("nothing is mapped there");
@@ -434,16 +436,21 @@ impl Hardware {
                     () => "",
                 };
                 if owed(ipa, false) {
-                    dirty = true;
+                    (dirty, young) = (true, true);
                 } else if !why.is_empty() {
                     return stale(why);
                 }
                 dirty |= now.has(WRITE);
+                young |= now.has(AF) || unseen.at(ipa);
                 unexplained = true;
             }
-            // A group's dirty bit may stand on any member, also on one that this smaller entry isn't of.
+            // A group's marks may stand on any member, also on one that this smaller entry isn't of.
             if entry.group && unexplained {
-                dirty |= self.group_dirty(&entry.range)?;
+                dirty |= self.group_has(&entry.range, WRITE)?;
+                young |= self.group_has(&entry.range, AF)?;
+            }
+            if !young {
+                return stale("its access flag has been cleared: its accesses would go unseen");
             }
             if entry.dirty() && !dirty {
                 return stale("dirty, though the tables say clean: its stores would go unseen");
@@ -452,13 +459,13 @@ impl Hardware {
         Ok(())
     }
 
-    fn group_dirty(&self, part: &std::ops::Range<u64>) -> Result<bool, Violation> {
+    fn group_has(&self, part: &std::ops::Range<u64>, bit: u64) -> Result<bool, Violation> {
         let regime = self.regime();
         let level = walk(regime, &self.arena, part.start, None)?.level;
         let group = group_range(regime, level, part.start);
         for ipa in group.step_by(regime.size(level) as usize) {
             if let Word::Leaf(leaf) = walk(regime, &self.arena, ipa, None)?.word
-                && leaf.has(WRITE)
+                && leaf.has(bit)
             {
                 return Ok(true);
             }

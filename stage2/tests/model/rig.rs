@@ -95,6 +95,8 @@ pub(crate) struct Rig<G: Granule, E: Processor = Cpu> {
     pub(crate) survey: Survey,
     /// Reported dirty, their invalidation still owed: stores through stale entries belong to that report.
     forgiven: Set,
+    /// Aged, their invalidation dropped: nobody minds that they look older than they are.
+    unseen: Set,
     pub(crate) fwb: bool,
     pub(crate) ds: bool,
     /// Undoes what the monitor did about a fault: for the tests of the model itself.
@@ -153,6 +155,7 @@ impl<G: Granule, E: Processor> Rig<G, E> {
             gather: tables.gather(),
             contents: survey.contents.clone(),
             forgiven: Set::empty(regime.ipa_size()),
+            unseen: Set::empty(regime.ipa_size()),
             survey,
             hardware,
             tables,
@@ -187,9 +190,13 @@ impl<G: Granule, E: Processor> Rig<G, E> {
 
     /// Everything that is owed; of unlinked tables only, where asked so.
     fn owed(&self, unlinked: bool) -> Set {
+        self.owed_by(&[self.tables.pending(), &self.gather], unlinked)
+    }
+
+    fn owed_by(&self, gathers: &[&Gather], unlinked: bool) -> Set {
         let end = self.regime().ipa_size();
         let mut owed = Set::empty(end);
-        for gather in [self.tables.pending(), &self.gather] {
+        for gather in gathers {
             if gather.is_whole() {
                 owed.insert(0..end);
             }
@@ -306,7 +313,7 @@ impl<G: Granule, E: Processor> Rig<G, E> {
         if E::LIVE {
             let (leaves, tables) = (self.owed(false), self.owed(true));
             let owed = |ipa, table| if table { tables.at(ipa) } else { leaves.at(ipa) };
-            self.hardware.audit(owed)?;
+            self.hardware.audit(owed, &self.unseen)?;
         }
         Ok(result)
     }
@@ -362,6 +369,12 @@ impl<G: Granule, E: Processor> Rig<G, E> {
             return Err(Violation::Frames { why: "not freed by the flush", frame });
         }
         Ok(())
+    }
+
+    /// Drops what ageing owes instead of executing it, as its users may.
+    pub(crate) fn drop_gather(&mut self) {
+        self.unseen = self.unseen.or(&self.owed_by(&[&self.gather], false));
+        self.gather.clear();
     }
 
     /// A step in which nothing happens but a change that only hardware or a mistake could make.

@@ -354,10 +354,14 @@ fn carry_out<G: Granule, E: Processor>(rig: &mut Rig<G, E>, operation: &Operatio
             rig.get_and_clear(range, *leave, *full)?;
         }
         Operation::Unmap { area } => {
-            rig.unmap(area.range(rig))?;
+            let range = area.range(rig);
+            hot(rig, &range);
+            rig.unmap(range)?;
         }
         Operation::Remark { area, from, to } => {
-            rig.remark(area.range(rig), |marker| if marker == *from { *to } else { marker })?;
+            let range = area.range(rig);
+            hot(rig, &range);
+            rig.remark(range, |marker| if marker == *from { *to } else { marker })?;
         }
         Operation::Protect { area, protection } => {
             let range = area.range(rig);
@@ -380,7 +384,7 @@ fn carry_out<G: Granule, E: Processor>(rig: &mut Rig<G, E>, operation: &Operatio
             let nothing_else = rig.gather.is_empty();
             rig.age(area.range(rig))?;
             if *drop && nothing_else {
-                rig.gather.clear();
+                rig.drop_gather();
             }
         }
         Operation::Fold { area, level, merge } => {

@@ -56,6 +56,8 @@ const TABLES: usize = 32;
 pub(crate) struct Tlb {
     pub(crate) leaves: Vec<Cached>,
     pub(crate) tables: Vec<Step>,
+    /// Never makes anew what it holds.
+    pub(crate) sticky: bool,
 }
 
 impl Tlb {
@@ -75,7 +77,7 @@ impl Tlb {
         let known = |other: &Step| other.range == step.range && other.level == step.level;
         if let Some(old) = self.tables.iter_mut().find(|other| known(other)) {
             // One processor's cache of pointers is not everybody's: the stale one may live on elsewhere.
-            if chance.once(1, 2) {
+            if !self.sticky && chance.once(1, 2) {
                 *old = step.clone();
             }
             return;
@@ -101,7 +103,7 @@ impl Tlb {
         }
         if let Some(old) = self.leaves.iter_mut().find(|old| old.same_slot(&new)) {
             // A hit would have been used, not refilled: only what has fallen out is made anew.
-            if chance.once(1, 2) {
+            if !self.sticky && chance.once(1, 2) {
                 *old = new;
             }
             return Ok(());
