@@ -80,9 +80,13 @@ impl<G: Granule, F: Frames, E: Executor> Work<'_, G, F, E> {
         let range = base..base + entries.len() as u64 * G::size(level);
         if E::LIVE && self.config.bbm >= BbmLevel::Level2 {
             let cleared = DIRTY & !merge.keeps();
+            // What is known to go to the whole goes there before the invalidation: where software manages dirty,
+            // S2AP[1] set afterwards would leave a read-only view of the leaf cached that nothing removes.
+            let seen = entries.iter().fold(0, |seen, entry| seen | harvest(entry.load(Relaxed), level));
+            let set = bit | seen & merge.keeps();
             let mut all = 0;
             for (index, entry) in entries.iter().enumerate() {
-                let old = update(entry, level, |word| word & !(CONTIGUOUS | cleared) | bit);
+                let old = update(entry, level, |word| word & !(CONTIGUOUS | cleared) | set);
                 visit(index, old);
                 all |= harvest(old, level);
             }

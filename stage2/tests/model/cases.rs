@@ -297,6 +297,23 @@ fn collapsing_groups_hands_each_out_whole() -> Result<(), Violation> {
     Ok(())
 }
 
+/// Once wrong: without hardware dirty state S2AP\[1\] is a permission. Members that gain it while they are folded
+/// in place gain it before the invalidation, or a processor keeps a read-only view of them for good.
+#[test]
+fn folding_in_place_leaves_no_read_only_view_behind() -> Result<(), Violation> {
+    for bbm in BBM {
+        for update in [HardwareUpdate::None, HardwareUpdate::AccessFlag] {
+            let mut rig = mapped(Geometry { bbm, update, ..Geometry::plain(32) }, GROUP)?;
+            rig.unfold(GROUP)?;
+            rig.guest(PAGE, Access::Write)?;
+            assert!(rig.fold(0, Level::L3, Merge::Union)?);
+            assert!(rig.guest(0, Access::Write)?);
+            rig.finish()?;
+        }
+    }
+    Ok(())
+}
+
 /// Every operation on every range that starts or ends in, at or beside a group.
 #[test]
 fn case_15_ranges_that_straddle_groups() -> Result<(), Violation> {
