@@ -1,5 +1,6 @@
 //! Guest RAM of every backing, each page of it written and read by the guest.
 #![cfg(target_arch = "aarch64")]
+#![allow(clippy::unwrap_used, reason = "what a scenario needs and does not get fails it")]
 
 use std::fs;
 

@@ -1,5 +1,6 @@
 //! Stock Debian kernels, to a userland in an initramfs.
 #![cfg(target_arch = "aarch64")]
+#![allow(clippy::unwrap_used, reason = "what a scenario needs and does not get fails it")]
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -1,5 +1,6 @@
 //! The console: every kind of it, input, and a terminal that is left as it was found.
 #![cfg(target_arch = "aarch64")]
+#![allow(clippy::unwrap_used, reason = "what a scenario needs and does not get fails it")]
 
 use std::fs::{self, OpenOptions};
 

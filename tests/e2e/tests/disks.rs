@@ -1,6 +1,7 @@
 //! Virtio devices under a stock kernel: a disk that the guest has made itself, one that it may only
 //! read, and entropy.
 #![cfg(target_arch = "aarch64")]
+#![allow(clippy::unwrap_used, reason = "what a scenario needs and does not get fails it")]
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! `quire doctor` on a host that has everything.
 #![cfg(target_arch = "aarch64")]
+#![allow(clippy::unwrap_used, reason = "what a scenario needs and does not get fails it")]
 
 use e2e::guest::run;
 

@@ -1,5 +1,6 @@
 //! What runs on hosts of every kernel and page size: a guest with the host's own kernel.
 #![cfg(target_arch = "aarch64")]
+#![allow(clippy::unwrap_used, reason = "what a scenario needs and does not get fails it")]
 
 use e2e::environment::linux;
 use e2e::{Guest, Kernel, Userland, userland};

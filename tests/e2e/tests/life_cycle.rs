@@ -1,5 +1,6 @@
 //! Power-off, reset, signals, crashes, and what is left behind.
 #![cfg(target_arch = "aarch64")]
+#![allow(clippy::unwrap_used, reason = "what a scenario needs and does not get fails it")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -25,8 +25,9 @@ pub fn no_syndrome(run: &kvm_run) -> Option<NoSyndrome> {
 
 /// The suberror of a `KVM_EXIT_INTERNAL_ERROR`, or `None` where `run` holds another exit.
 pub fn internal_error(run: &kvm_run) -> Option<u32> {
-    (run.exit_reason == KVM_EXIT_INTERNAL_ERROR).then(|| {
-        // SAFETY: the exit reason, which the kernel wrote, says that this member is valid.
-        unsafe { run.__bindgen_anon_1.internal.suberror }
-    })
+    if run.exit_reason != KVM_EXIT_INTERNAL_ERROR {
+        return None;
+    }
+    // SAFETY: the exit reason, which the kernel wrote, says that this member is valid.
+    Some(unsafe { run.__bindgen_anon_1.internal.suberror })
 }

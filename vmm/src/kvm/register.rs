@@ -34,7 +34,7 @@ impl Register {
 
     /// The register at `offset` bytes in `struct kvm_regs`.
     const fn core(offset: u64) -> Self {
-        Self(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE as u64 | offset / 4)
+        Self(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE as u64 | (offset / 4))
     }
 
     /// The system register that `MRS` encodes as (op0, op1, CRn, CRm, op2).
