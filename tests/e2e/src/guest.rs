@@ -153,7 +153,10 @@ impl Guest {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let ended = streams.iter().all(|stream| stream.ended);
-            assert!(!ended, "it ended without printing {pattern:?}; it printed:\n{}", all(&streams));
+            if ended {
+                let status = self.child.wait().expect("a child can be waited for");
+                panic!("it ended without printing {pattern:?}, {status}; it printed:\n{}", all(&streams));
+            }
             assert!(!left.is_zero(), "it did not print {pattern:?}; it printed:\n{}", all(&streams));
             let (next, _) = self.log.grew.wait_timeout(streams, left).unwrap_or_else(PoisonError::into_inner);
             streams = next;

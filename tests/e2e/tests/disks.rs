@@ -9,6 +9,8 @@ use std::path::Path;
 use e2e::environment::linux;
 use e2e::{Guest, Kernel, Userland};
 
+/// The file system and, where it is a module, the checksum that it asks for by name.
+const EXT: [&str; 2] = ["crc32c_generic", "ext4"];
 /// What the guest leaves on its second disk for the test to find.
 const MARK: &str = "written by the guest";
 
@@ -35,7 +37,7 @@ EOF
         umount /mnt && echo "install done"
     "#;
     let disk = |path: &Path| path.display().to_string();
-    let make = Userland::new(Kernel::New, install).with_modules(&["ext4"]).write(folder.path());
+    let make = Userland::new(Kernel::New, install).with_modules(&EXT).write(folder.path());
     let mut guest = Guest::start(linux(Kernel::New, &make, &["--disk", &disk(&root)]));
     guest.wait_for("install done");
     guest.expect_exit(0);
@@ -43,7 +45,7 @@ EOF
     let switch = "mount -t ext2 /dev/vda /mnt && exec switch_root /mnt /sbin/init";
     for (kernel, cpus) in [(Kernel::New, "4"), (Kernel::Lts, "1")] {
         fs::write(&data, vec![0; 1 << 20]).unwrap();
-        let boot = Userland::new(kernel, switch).with_modules(&["ext4"]).write(folder.path());
+        let boot = Userland::new(kernel, switch).with_modules(&EXT).write(folder.path());
         let options = ["--disk", &disk(&root), "--disk", &disk(&data), "--cpus", cpus];
         let mut guest = Guest::start(linux(kernel, &boot, &options));
         guest.wait_for("root is /dev/vda / ext2");

@@ -82,7 +82,7 @@ fn a_guest_that_can_not_go_on_is_an_error_that_says_where() {
 fn an_access_to_no_device_reads_zero_and_the_guest_goes_on() {
     let (code, text) = run(["run", "--memory", "64M", "--cmdline", "crash=unmapped"]);
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("stamper: survived crash=unmapped value=0x0"), "{text}");
+    assert!(text.contains("stamper: survived kind=unmapped value=0x0"), "{text}");
 }
 
 #[test]
