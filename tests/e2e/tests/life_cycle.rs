@@ -50,7 +50,8 @@ fn signals_stop_it_in_order() {
             let mut guest = Guest::start(["run", "--memory", "64M", "--cpus", "3", "--cmdline", words]);
             guest.wait_for(&format!("stamper: {words}"));
             guest.signal(signal);
-            guest.expect_exit(0);
+            let text = guest.expect_exit(0);
+            assert!(text.contains("quire: stopped the guest on SIG"), "{text}");
         }
     }
 }

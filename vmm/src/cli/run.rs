@@ -180,15 +180,20 @@ impl RunArgs {
     fn run_machine(&self, config: &VmConfig, start: Start) -> Result<ExitCode, Error> {
         use std::sync::Arc;
 
-        use crate::machine::{self, timing::Timeline};
+        use crate::machine::{self, Outcome, timing::Timeline};
 
         let timeline = Arc::new(Timeline::new(start.main, start.before));
         let outcome = machine::run(config, &timeline);
         if self.timing {
             eprint!("{timeline}");
         }
-        tracing::info!(?outcome, "the guest has ended");
-        Ok(outcome.map(|_| ExitCode::SUCCESS)?)
+        // A guest that powers itself off has said so; one that was stopped has not.
+        match outcome? {
+            Outcome::PowerOff => tracing::info!("the guest powered itself off"),
+            Outcome::Signal(signal) => eprintln!("quire: stopped the guest on {signal}"),
+            Outcome::Quit => eprintln!("quire: stopped the guest on Ctrl-A x"),
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     #[cfg(not(target_arch = "aarch64"))]
