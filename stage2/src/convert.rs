@@ -80,21 +80,28 @@ impl<G: Granule, F: Frames, E: Executor> Work<'_, G, F, E> {
         let range = base..base + entries.len() as u64 * G::size(level);
         if E::LIVE && self.config.bbm >= BbmLevel::Level2 {
             let cleared = DIRTY & !merge.keeps();
+            // Harvest first, of every member, while none of them says group. From the first Contiguous bit on, a
+            // store to any page may be marked on any member: harvested then, that mark would count for the
+            // member's page alone, and the page that was stored to would be lost.
+            if cleared != 0 {
+                for (index, entry) in entries.iter().enumerate() {
+                    visit(index, update(entry, level, |word| word & !cleared));
+                }
+            }
             // What is known to go to the whole goes there before the invalidation: where software manages dirty,
             // S2AP[1] set afterwards would leave a read-only view of the leaf cached that nothing removes.
-            let seen = entries.iter().fold(0, |seen, entry| seen | harvest(entry.load(Relaxed), level));
-            let set = bit | seen & merge.keeps();
-            let mut all = 0;
+            let set = bit | merge.keeps() & gathered(entries, level);
             for (index, entry) in entries.iter().enumerate() {
-                let old = update(entry, level, |word| word & !(CONTIGUOUS | cleared) | set);
-                visit(index, old);
-                all |= harvest(old, level);
+                let old = update(entry, level, |word| word & !CONTIGUOUS | set);
+                if cleared == 0 {
+                    visit(index, old);
+                }
             }
             self.owe_leaves(range, level);
             self.invalidate_now();
-            // No TLB holds the old form now: what a store through it wrote has been written.
-            let late = entries.iter().fold(0, |late, entry| late | harvest(entry.load(Relaxed), level));
-            let all = all & merge.keeps() | late;
+            // No TLB holds the old form now: what a store through it wrote has been written, and nothing that was
+            // written since the harvest has been taken away.
+            let all = gathered(entries, level);
             for entry in entries {
                 update(entry, level, |word| word | all);
             }
@@ -193,8 +200,7 @@ impl<G: Granule, F: Frames, E: Executor> Work<'_, G, F, E> {
             self.publish();
         } else {
             let nt = if self.config.bbm == BbmLevel::Level1 { NT } else { 0 };
-            let seen = entries.iter().fold(0, |all, entry| all | harvest(entry.load(Relaxed), below));
-            entry.store(block | nt | seen & merge.keeps(), Release);
+            entry.store(block | nt | gathered(entries, below) & merge.keeps(), Release);
             self.owe_tables(range);
             self.invalidate_now();
             // No walker reaches the old table any more; what hardware wrote there is final.
@@ -219,6 +225,12 @@ fn take_entry<E: Executor>(entry: &Entry) -> u64 {
 #[inline]
 fn harvest(word: u64, level: Level) -> u64 {
     if is_leaf(word, level) { word & HARVEST } else { 0 }
+}
+
+/// AF and dirty of all of these leaves.
+#[inline]
+fn gathered(entries: &[Entry], level: Level) -> u64 {
+    entries.iter().fold(0, |all, entry| all | harvest(entry.load(Relaxed), level))
 }
 
 /// Changes a leaf atomically; leaves anything else alone. Returns what was there.

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 use crate::atomic::Entry;
-use crate::descriptor::{AF, DBM, S2AP_W, VALID, is_table};
+use crate::descriptor::{AF, CONTIGUOUS, DBM, S2AP_W, VALID, is_table};
 use crate::*;
 
 const PAGE: u64 = 0x1000;
@@ -113,6 +113,38 @@ fn folding_keeps_a_late_store() {
             kept(&tables, 7 * PAGE, told && merge == Merge::Harvest)
         });
         assert_eq!(stored, [false, false, true, true]);
+    }
+}
+
+/// A processor that walks a member which says group already may mark any other member for its store, one that doesn't
+/// say so yet included. Found by `conversions_lose_no_store` of `tests/threads.rs`, once in many runs.
+#[test]
+fn folding_keeps_a_store_through_a_group_that_is_half_made() {
+    for merge in [Merge::Uniform, Merge::Union, Merge::Harvest] {
+        for bbm in LEVELS {
+            let mut tables = mapped(bbm, GROUP);
+            tables.unfold(0..GROUP).unwrap();
+            let frames = &tables.frames().0;
+            let members = &frames.last().expect("the table of pages")[..16];
+            let (mut stored, mut told) = ([false; 16], [false; 16]);
+            tables
+                .fold(0, Level::L3, merge, |leaf| {
+                    let page = (leaf.range().start / PAGE) as usize;
+                    told[page] |= leaf.dirty() && merge == Merge::Harvest;
+                    // Whoever has just been visited may say group now; the mark goes to whoever comes last.
+                    let group = members[page].load(Relaxed) & CONTIGUOUS != 0;
+                    let last = &members[15];
+                    if page < 15 && group && last.load(Relaxed) & (VALID | DBM) == VALID | DBM {
+                        last.fetch_or(AF | S2AP_W, AcqRel);
+                        stored[page] = true;
+                    }
+                })
+                .unwrap();
+            let Ok(Lookup::Leaf(leaf)) = tables.lookup(0) else { panic!("it is mapped") };
+            for page in 0..16 {
+                assert!(!stored[page] || told[page] || leaf.dirty(), "{merge:?} {bbm:?}: page {page} is lost");
+            }
+        }
     }
 }
 
