@@ -64,18 +64,23 @@ fn mapped(bbm: BbmLevel, bytes: u64) -> Watched {
     tables
 }
 
-/// Lets the processor cache what stands at `ipa` now.
-fn cache(tables: &Watched, ipa: u64) {
+/// The entry at which a walk for `ipa` ends.
+fn entry(tables: &Watched, ipa: u64) -> &'static Entry {
     let (mut frame, mut level) = (tables.root(), tables.config().start());
     loop {
         let table = tables.frames().0[(frame >> 20) as usize - 1];
         let entry = &table[(ipa >> G4K::shift(level)) as usize & (table.len() - 1)];
         let word = entry.load(Relaxed);
         if !is_table(word, level) {
-            return tables.executor().target.set(Some(entry));
+            return entry;
         }
         (frame, level) = (tables.config().format().table(word), level.next());
     }
+}
+
+/// Lets the processor cache what stands at `ipa` now.
+fn cache(tables: &Watched, ipa: u64) {
+    tables.executor().target.set(Some(entry(tables, ipa)));
 }
 
 /// Whether the store to `ipa` took place; if so, it must be in the tables, or have been told to one who harvests.
@@ -124,8 +129,7 @@ fn folding_keeps_a_store_through_a_group_that_is_half_made() {
         for bbm in LEVELS {
             let mut tables = mapped(bbm, GROUP);
             tables.unfold(0..GROUP).unwrap();
-            let frames = &tables.frames().0;
-            let members = &frames.last().expect("the table of pages")[..16];
+            let members: Vec<&Entry> = (0..16).map(|page| entry(&tables, page * PAGE)).collect();
             let (mut stored, mut told) = ([false; 16], [false; 16]);
             tables
                 .fold(0, Level::L3, merge, |leaf| {
@@ -133,7 +137,7 @@ fn folding_keeps_a_store_through_a_group_that_is_half_made() {
                     told[page] |= leaf.dirty() && merge == Merge::Harvest;
                     // Whoever has just been visited may say group now; the mark goes to whoever comes last.
                     let group = members[page].load(Relaxed) & CONTIGUOUS != 0;
-                    let last = &members[15];
+                    let last = members[15];
                     if page < 15 && group && last.load(Relaxed) & (VALID | DBM) == VALID | DBM {
                         last.fetch_or(AF | S2AP_W, AcqRel);
                         stored[page] = true;
@@ -142,7 +146,10 @@ fn folding_keeps_a_store_through_a_group_that_is_half_made() {
                 .unwrap();
             let Ok(Lookup::Leaf(leaf)) = tables.lookup(0) else { panic!("it is mapped") };
             for page in 0..16 {
-                assert!(!stored[page] || told[page] || leaf.dirty(), "{merge:?} {bbm:?}: page {page} is lost");
+                assert!(
+                    !stored[page] || told[page] || leaf.dirty(),
+                    "{merge:?} {bbm:?}: page {page} is lost"
+                );
             }
         }
     }
