@@ -51,7 +51,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Builds a package of `guest-image` as an image, and returns the path of its ELF file.
 fn build(package: &str) -> Result<PathBuf, Box<dyn Error>> {
     let workspace = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
-    for path in ["Cargo.toml", "Cargo.lock", &format!("guest-image/{package}")] {
+    for path in ["Cargo.toml", "Cargo.lock", "guest-image/board", "stage2", &format!("guest-image/{package}")]
+    {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
     }
     let target = variable("TARGET")?;

@@ -7,10 +7,13 @@ use core::mem::MaybeUninit;
 use core::panic::PanicInfo;
 use core::slice;
 
-use stamper::bare::{self, Frame, Image, console};
+use board::console;
+use stamper::bare::{self, Frame, Image};
 
 global_asm!(
+    include_str!("../../board/asm/boot.s"),
     include_str!("entry.s"),
+    include_str!("../../board/asm/memory.s"),
     primary = sym primary,
     secondary = sym secondary,
     trap = sym trap,

@@ -61,10 +61,9 @@
 //! |---|---|
 //! | [`words`] | the command line |
 //! | [`stamp`] | what a page holds, and what is wrong with it |
-//! | [`ram`] | ranges of memory: what is owned, and whose share is which |
-//! | [`board`] | what the device tree says |
-//! | [`uart`] | the serial ports that it drives |
-//! | `bare` (arm64) | console, stage-1 tables, PSCI, vCPUs, traps, and the run itself |
+//! | `bare` (arm64) | stage-1 tables, vCPUs, traps, and the run itself |
+//!
+//! Entry, device tree, console and PSCI are those of the crate `board`.
 //!
 //! The program is an image only when the build asks for one (`build.rs`): its entry code and its
 //! linker script make sense nowhere else. Otherwise it is an ordinary program that says so.
@@ -73,8 +72,5 @@
 
 #[cfg(target_arch = "aarch64")]
 pub mod bare;
-pub mod board;
-pub mod ram;
 pub mod stamp;
-pub mod uart;
 pub mod words;

@@ -7,10 +7,9 @@
 
 use core::fmt;
 
+pub use board::ram::PAGE_SIZE;
 use thiserror::Error;
 
-/// Bytes of a page, whatever the host's page size is.
-pub const PAGE_SIZE: u64 = 4096;
 /// Words of a page.
 pub const WORDS: usize = 512;
 /// Words of a cache line.

@@ -4,10 +4,11 @@
 
 use core::arch::asm;
 
-use crate::bare::console;
+use board::console;
+use board::ram::Span;
+use board::say;
+
 use crate::bare::paging::Stage1;
-use crate::ram::Span;
-use crate::say;
 use crate::stamp::PAGE_SIZE;
 use crate::words::Crash;
 

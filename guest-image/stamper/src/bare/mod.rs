@@ -6,10 +6,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`console`] | lines on the serial port, and the end of a run that failed |
 //! | [`paging`] | the stage-1 tables |
-//! | [`power`] | PSCI |
-//! | [`clock`] | the virtual counter |
 //! | [`team`] | the CPUs and their jobs |
 //! | [`program`] | the actions of the command line |
 //! | [`crash`] | the fatal ones |
@@ -21,19 +18,18 @@ use core::convert::Infallible;
 use core::mem::MaybeUninit;
 
 use aarch64_cpu::registers::{FAR_EL1, MPIDR_EL1, Readable, TPIDR_EL1, Writeable};
+use board::console::Voice;
+use board::ram::Span;
+use board::say;
+use board::tree::{self, Board, BoardError};
+use board::{clock, console, power};
 use dtoolkit::fdt::Fdt;
 
-use crate::board::{self, Board, BoardError};
-use crate::ram::Span;
-use crate::say;
 use crate::stamp::PAGE_SIZE;
 use crate::words::Program;
 
-pub mod clock;
-pub mod console;
 pub mod crash;
 pub mod paging;
-pub mod power;
 pub mod program;
 pub mod team;
 pub mod trap;
@@ -91,8 +87,8 @@ pub unsafe fn run(mut image: Image, device_tree: *const u8, level: u64) -> ! {
         Err(_) => power::halt(),
     };
     let tree = Span::new(device_tree as u64, fdt.data().len() as u64).outer_pages();
-    let port = board::console(&fdt);
-    power::set_conduit(board::conduit(&fdt));
+    let port = tree::console(&fdt);
+    power::set_conduit(tree::conduit(&fdt));
 
     let mut tables = paging::Stage1::new(frames);
     tables.map_image(&image);
@@ -104,7 +100,7 @@ pub unsafe fn run(mut image: Image, device_tree: *const u8, level: u64) -> ! {
     unsafe { tables.activate() };
     if let Some(port) = port {
         // SAFETY: it has just been mapped, for good, and nobody else drives it.
-        unsafe { console::open(port) };
+        unsafe { console::open(port, Voice { line: "stamper: ", failure: "stamper: FAIL " }) };
     }
     say!("boot image={} el={level} us={}", image.span(), clock::uptime());
 

@@ -1,21 +1,22 @@
 //! The stage-1 tables: everything at its own address; code executable and read-only, constants
 //! read-only, memory write-back, registers as device memory. What is not asked for is not mapped.
 
-#![expect(unsafe_code, reason = "hands out pages for tables, and switches to them")]
+#![expect(unsafe_code, reason = "switches to the tables")]
 
 use core::mem::MaybeUninit;
-use core::ptr::NonNull;
 
 use aarch64_cpu::registers::{Readable, TTBR0_EL1};
 use aarch64_paging::Mapping;
 use aarch64_paging::descriptor::{El1Attributes, PhysicalAddress};
-use aarch64_paging::paging::{Constraints, El1And0, MemoryRegion, PageTable, Translation, VaRange};
+use aarch64_paging::paging::{Constraints, El1And0, MemoryRegion, VaRange};
+use board::console;
+use board::frames::Frames;
+use board::ram::Span;
 
-use crate::bare::{Image, console};
-use crate::ram::Span;
+use crate::bare::Image;
 
 /// One translation table.
-pub type Frame = PageTable<El1Attributes>;
+pub type Frame = board::frames::Frame<El1Attributes>;
 
 /// 48 bits of address.
 const ROOT_LEVEL: usize = 0;
@@ -36,12 +37,12 @@ const DEVICE: El1Attributes = MAPPED.union(El1Attributes::ATTRIBUTE_INDEX_0).uni
 
 /// The tables of all CPUs.
 #[derive(Debug)]
-pub struct Stage1(Mapping<Frames, El1And0>);
+pub struct Stage1(Mapping<Frames<El1Attributes>, El1And0>);
 
 impl Stage1 {
     /// Empty tables that grow into `frames`.
     pub fn new(frames: &'static mut [MaybeUninit<Frame>]) -> Self {
-        Self(Mapping::with_asid_and_va_range(Frames(frames), ASID, ROOT_LEVEL, El1And0, VaRange::Lower))
+        Self(Mapping::with_asid_and_va_range(Frames::new(frames), ASID, ROOT_LEVEL, El1And0, VaRange::Lower))
     }
 
     /// Maps the image, each part as it is used.
@@ -88,26 +89,5 @@ impl Stage1 {
     /// TTBR0_EL1 of a CPU that uses the tables, to be read once they are active.
     pub fn ttbr(&self) -> u64 {
         TTBR0_EL1.get()
-    }
-}
-
-/// Pages for tables, taken one after another and never given back.
-#[derive(Debug)]
-struct Frames(&'static mut [MaybeUninit<Frame>]);
-
-impl Translation<El1Attributes> for Frames {
-    fn allocate_table(&mut self) -> (NonNull<Frame>, PhysicalAddress) {
-        let Some((frame, rest)) = core::mem::take(&mut self.0).split_first_mut() else {
-            console::fail(format_args!("memory is in too many pieces: no page is left for its tables"));
-        };
-        self.0 = rest;
-        let frame = NonNull::from(frame.write(Frame::default()));
-        (frame, PhysicalAddress(frame.as_ptr() as usize))
-    }
-
-    unsafe fn deallocate_table(&mut self, _table: NonNull<Frame>) {}
-
-    fn physical_to_virtual(&self, address: PhysicalAddress) -> NonNull<Frame> {
-        NonNull::new(address.0 as *mut Frame).expect("tables lie in the image, never at address 0")
     }
 }

@@ -3,12 +3,13 @@
 #![expect(unsafe_code, reason = "counts resets in a page of its own")]
 
 use arrayvec::ArrayVec;
+use board::clock::{self, Instant};
+use board::say;
+use board::{console, power};
 
-use crate::bare::clock::{self, Instant};
+use crate::bare::crash;
 use crate::bare::paging::Stage1;
 use crate::bare::team::{Task, Team};
-use crate::bare::{console, crash, power};
-use crate::say;
 use crate::words::{Action, Program};
 
 /// Bytes of a line of input; a longer one is taken in pieces.

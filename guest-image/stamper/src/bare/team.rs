@@ -7,12 +7,13 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aarch64_cpu::asm::{sev, wfe};
 use aarch64_cpu::registers::{TPIDR_EL1, Writeable};
+use board::clock::Instant;
+use board::ram::{Ram, Span};
+use board::say;
+use board::{console, power};
 use spin::Once;
 
-use crate::bare::clock::Instant;
-use crate::bare::{STACK, console, power};
-use crate::ram::{Ram, Span};
-use crate::say;
+use crate::bare::STACK;
 use crate::stamp::{PAGE_SIZE, Page, Pattern, Stamp};
 
 /// How long a CPU may take to come up.

@@ -1,8 +1,7 @@
 //! Exceptions: none is expected, so each is the end.
 
 use aarch64_cpu::registers::{Readable, TPIDR_EL1};
-
-use crate::bare::console;
+use board::console;
 
 /// Reports an exception and ends the run. `kind` counts the vectors of one level: synchronous,
 /// IRQ, FIQ, SError (DDI 0487, D1.3.1).

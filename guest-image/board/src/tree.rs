@@ -23,7 +23,7 @@ pub enum Conduit {
     Smc,
 }
 
-/// A machine that the stamper can't use.
+/// A machine that an image can't use.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BoardError {
     /// It is not a device tree.
@@ -52,7 +52,7 @@ pub enum BoardError {
     CommandLine,
 }
 
-/// The machine, as far as the stamper needs it.
+/// The machine, as far as an image needs it.
 #[derive(Clone, Debug)]
 pub struct Board<'a> {
     /// MPIDR affinity of every usable CPU.
@@ -65,7 +65,7 @@ pub struct Board<'a> {
     pub bootargs: &'a str,
 }
 
-/// The serial port that `/chosen` names, or the first one that the stamper can drive.
+/// The serial port that `/chosen` names, or the first one that can be driven.
 ///
 /// Found before anything else is looked at, so that errors can be told; so it skips what it does
 /// not understand.
@@ -180,5 +180,5 @@ fn address(property: impl Property) -> Result<u64, PropertyError> {
 }
 
 #[cfg(test)]
-#[path = "board_tests.rs"]
+#[path = "tree_tests.rs"]
 mod tests;

@@ -6,7 +6,7 @@ use aarch64_cpu::asm::wfi;
 use smccc::psci::{self, error::Error};
 use smccc::{Hvc, Smc};
 
-use crate::board::Conduit;
+use crate::tree::Conduit;
 
 /// 0: no PSCI, 1: HVC, 2: SMC.
 static CONDUIT: AtomicU8 = AtomicU8::new(0);

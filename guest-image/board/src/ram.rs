@@ -5,7 +5,8 @@ use core::fmt;
 use arrayvec::ArrayVec;
 use thiserror::Error;
 
-use crate::stamp::PAGE_SIZE;
+/// Bytes of a page of these images, whatever granule their translation tables have.
+pub const PAGE_SIZE: u64 = 4096;
 
 /// The most pieces that memory may be in.
 pub const MAX_SPANS: usize = 64;

@@ -5,20 +5,30 @@
 use core::fmt::{self, Write};
 
 use arrayvec::ArrayVec;
-use spin::Mutex;
+use spin::{Mutex, Once};
 
-use crate::bare::power;
+use crate::power;
 use crate::uart::{Port, Uart};
 
 /// Bytes of the longest line; what is longer is cut.
 const LINE: usize = 1024;
 
 static CONSOLE: Mutex<Option<Uart>> = Mutex::new(None);
+static VOICE: Once<Voice> = Once::new();
+
+/// How the lines of an image begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Voice {
+    /// Every line.
+    pub line: &'static str,
+    /// The last line of a run that failed.
+    pub failure: &'static str,
+}
 
 /// Prints a line: `say!("word key={value}")`.
 #[macro_export]
 macro_rules! say {
-    ($($argument:tt)*) => { $crate::bare::console::print(format_args!($($argument)*)) };
+    ($($argument:tt)*) => { $crate::console::print(format_args!($($argument)*)) };
 }
 
 /// Takes a port. Until then lines go nowhere.
@@ -26,14 +36,15 @@ macro_rules! say {
 /// # Safety
 ///
 /// As [`Uart::new`], for good.
-pub unsafe fn open(port: Port) {
+pub unsafe fn open(port: Port, voice: Voice) {
+    VOICE.call_once(|| voice);
     // SAFETY: the caller keeps the promise that this asks for.
     *CONSOLE.lock() = Some(unsafe { Uart::new(port) });
 }
 
-/// Prints `stamper: `, the text, and the end of the line, in one piece.
+/// Prints the image's prefix, the text, and the end of the line, in one piece.
 pub fn print(text: fmt::Arguments<'_>) {
-    let line = Line::new(text);
+    let line = Line::new(VOICE.get().map_or("", |voice| voice.line), text);
     if let Some(uart) = CONSOLE.lock().as_mut() {
         uart.send(&line.0);
     }
@@ -46,7 +57,7 @@ pub fn receive() -> Option<u8> {
 
 /// Prints why the run failed, and ends it.
 pub fn fail(reason: fmt::Arguments<'_>) -> ! {
-    let line = Line::new(format_args!("FAIL {reason}"));
+    let line = Line::new(VOICE.get().map_or("", |voice| voice.failure), reason);
     // Whoever holds the lock sends a line at most; if it is this CPU, interrupted by a trap in the
     // middle of one, it will never give it back.
     for _ in 0..10_000_000 {
@@ -72,10 +83,10 @@ fn end(uart: Option<&mut Uart>, line: &Line) -> ! {
 struct Line(ArrayVec<u8, LINE>);
 
 impl Line {
-    fn new(text: fmt::Arguments<'_>) -> Self {
+    fn new(prefix: &str, text: fmt::Arguments<'_>) -> Self {
         let mut line = Self(ArrayVec::new());
         // A cut line is all that an error means here.
-        let _cut = write!(line, "stamper: {text}");
+        let _cut = write!(line, "{prefix}{text}");
         line.0.truncate(LINE - 2);
         line.0.extend(*b"\r\n");
         line

@@ -1,4 +1,4 @@
-//! The serial ports that the stamper drives: a 16550, as Quire has it, and a PL011, as the boards
+//! The serial ports that are driven: a 16550, as Quire has it, and a PL011, as the boards
 //! of other machines have it. Both polled, both as the firmware left them: under a VMM a port
 //! works from the first instruction, and setting one up costs an exit for each register.
 
