@@ -1,5 +1,4 @@
-//! The address space itself: reserve, place, guard. The only file of this module that is unsafe for
-//! what it does; [`super::region`] hands the result to vm-memory.
+//! The address space itself: reserve, place, guard. [`super::region`] hands the result to vm-memory.
 #![expect(unsafe_code, reason = "maps and advises memory")]
 
 use std::ffi::c_void;
@@ -17,10 +16,10 @@ pub(super) const GUARD: usize = 64 << 10;
 pub(super) enum Object<'a> {
     /// Private anonymous memory, nothing of it promised.
     Anon,
-    /// A file from its start, nothing of it promised.
-    File(&'a File),
-    /// A file of huge pages from its start, all of them promised.
-    Huge(&'a File),
+    /// A file from this byte on, mapped shared, nothing of it promised.
+    File(&'a File, u64),
+    /// A file of huge pages from this byte on, mapped shared, all of them promised.
+    Huge(&'a File, u64),
 }
 
 /// A readable and writable mapping between two guards, unmapped on drop.
@@ -78,12 +77,12 @@ impl Mapping {
                     prot,
                     MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
                 ),
-                Object::File(file) => {
+                Object::File(file, offset) => {
                     let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
-                    mm::mmap(start, size, prot, flags, file, 0)
+                    mm::mmap(start, size, prot, flags, file, offset)
                 }
-                Object::Huge(file) => {
-                    mm::mmap(start, size, prot, MapFlags::SHARED | MapFlags::FIXED, file, 0)
+                Object::Huge(file, offset) => {
+                    mm::mmap(start, size, prot, MapFlags::SHARED | MapFlags::FIXED, file, offset)
                 }
             }
         }?;

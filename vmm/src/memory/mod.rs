@@ -24,22 +24,36 @@
 //! | [`hugetlb`] | the host's pools of huge pages |
 //! | [`transparent`] | the host's transparent huge page settings, for all their sizes |
 //! | [`host`] | where sysfs and procfs are, the page size, how much memory there is |
+//! | [`discard`] | [`Discard`]: gives memory back, so that it reads as zero and is free |
+//! | [`populate`] | [`Populate`]: brings memory back whole |
+//! | [`piece`] | checked ranges of guest RAM |
+//! | `advice` | what madvise does to them, many in one call |
+//! | `scratch` | pages of our own, to find out what this kernel does |
 //! | `mapping` | reserve, place, guard: the address space itself |
 //! | [`error`] | everything that can go wrong, and what to do about it |
 
+mod advice;
 pub mod backing;
 pub mod block;
+pub mod discard;
 pub mod error;
 pub mod host;
 pub mod hugetlb;
 mod mapping;
+pub mod piece;
+pub mod populate;
 pub mod ram;
 pub mod region;
+mod scratch;
+#[cfg(test)]
+mod testing;
 pub mod transparent;
 
 pub use backing::Backing;
+pub use discard::Discard;
 pub use error::Error;
 pub use host::Host;
+pub use populate::Populate;
 pub use ram::GuestRam;
 pub use region::Region;
 

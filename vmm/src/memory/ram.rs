@@ -69,7 +69,7 @@ impl GuestRam {
             },
             _ => Error::Map { size, source },
         })?;
-        let region = Region::new(mapping, base, block)
+        let region = Region::new(mapping, base, 0, block)
             .map_err(|source| Error::Map { size, source })?
             .ok_or_else(misplaced)?;
         advise(&region, &plan);
@@ -125,8 +125,8 @@ fn fits(host: &Host, config: &MemoryConfig) -> Result<(), Error> {
 fn map(backing: &Backing, base: GuestAddress, size: u64) -> std::io::Result<Mapping> {
     let object = match backing {
         Backing::Anon => Object::Anon,
-        Backing::Memfd(file) | Backing::File { file, .. } => Object::File(file),
-        Backing::Hugetlb { file, .. } => Object::Huge(file),
+        Backing::Memfd(file) | Backing::File { file, .. } => Object::File(file, 0),
+        Backing::Hugetlb { file, .. } => Object::Huge(file, 0),
     };
     let len = usize::try_from(size).map_err(std::io::Error::other)?;
     // An address space that has no room for the largest congruence still has it for a smaller one; the

@@ -23,12 +23,19 @@ pub struct Region {
     view: GuestRegionMmap<DeviceDirty>,
     mapping: Mapping,
     guest: GuestAddress,
+    object: u64,
     block: u64,
 }
 
 impl Region {
-    /// Puts a mapping at a guest-physical address; `None` where the range would wrap around.
-    pub(super) fn new(mapping: Mapping, guest: GuestAddress, block: u64) -> io::Result<Option<Self>> {
+    /// Puts a mapping, which shows its memory object from byte `object` on, at a guest-physical address;
+    /// `None` where the range would wrap around.
+    pub(super) fn new(
+        mapping: Mapping,
+        guest: GuestAddress,
+        object: u64,
+        block: u64,
+    ) -> io::Result<Option<Self>> {
         let builder = MmapRegionBuilder::new(mapping.size())
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
             // Only recorded: nothing here decides by flags.
@@ -38,7 +45,7 @@ impl Region {
         // field is private), and it is not the owner, so the range is unmapped once.
         let view = unsafe { builder.with_raw_mmap_pointer(mapping.start()) }.build();
         let view = view.map_err(io::Error::other)?;
-        Ok(GuestRegionMmap::new(view, guest).map(|view| Self { view, mapping, guest, block }))
+        Ok(GuestRegionMmap::new(view, guest).map(|view| Self { view, mapping, guest, object, block }))
     }
 
     /// Guest-physical address of the first byte.
@@ -54,6 +61,11 @@ impl Region {
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.mapping.size() as u64
+    }
+
+    /// Where the first byte lies in the memory object that backs the guest.
+    pub fn object(&self) -> u64 {
+        self.object
     }
 
     /// The unit that the host was asked to allocate it in, in bytes.

@@ -6,6 +6,7 @@ use vmm_sys_util::tempdir::TempDir;
 
 use crate::config::BlockSize;
 
+use super::super::testing::{self, resident};
 use super::*;
 
 const BASE: GuestAddress = GuestAddress(0x8000_0000);
@@ -17,15 +18,6 @@ fn config(size: u64, backing: config::Backing) -> MemoryConfig {
 
 fn backings(folder: &Path) -> [config::Backing; 3] {
     [config::Backing::Anon, config::Backing::Memfd, config::Backing::File(folder.join("ram"))]
-}
-
-/// Pages of the region that are resident, by /proc/self/smaps.
-fn resident(region: &Region) -> u64 {
-    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
-    let start = format!("{:x}-", region.host());
-    let lines = smaps.lines().skip_while(|line| !line.starts_with(&start));
-    let rss = lines.skip(1).find_map(|line| line.strip_prefix("Rss:")).unwrap();
-    rss.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 #[test]
@@ -190,34 +182,30 @@ fn memfd_can_not_be_cut_below_the_guest() {
 #[test]
 fn hugetlb_takes_its_promise_at_the_start_or_says_what_is_short() {
     let host = Host::live();
-    let Ok(before) = hugetlb::pool(&host, 2 * M) else {
+    let Ok(_) = hugetlb::pool(&host, 2 * M) else {
         let error = GuestRam::allocate(&config(4 * M, config::Backing::Hugetlb), BASE).unwrap_err();
         assert!(matches!(error, Error::NoSuchBlock { .. } | Error::NoPool { .. }), "{error}");
         return;
     };
-    let mut config = config((before.available + 1) * 2 * M, config::Backing::Hugetlb);
+    // Where a pool can be had, for the time of this test, and alone.
+    let grown = testing::Pool::grow(2 * M, 4);
+    let available = hugetlb::pool(&host, 2 * M).unwrap().available;
+    let mut config = config((available + 1) * 2 * M, config::Backing::Hugetlb);
     config.block = BlockSize::Size2M;
     let error = GuestRam::allocate(&config, BASE).unwrap_err().to_string();
     assert!(error.contains("hugepages-2048kB/nr_hugepages"), "{error}");
 
-    // Where a pool can be had, for the time of this test: what was promised is gone from the pool
-    // though nothing was touched, and comes back.
-    let grown = fs::write(before.control(), (before.total + 4).to_string())
-        .and_then(|()| fs::read_to_string(before.control()));
-    if grown.is_ok_and(|now| now.trim() == (before.total + 4).to_string()) {
+    // What was promised is gone from the pool though nothing was touched, and comes back.
+    if let Some(pool) = grown {
         config.size = 4 * 2 * M;
-        let ram = GuestRam::allocate(&config, BASE);
-        let during = hugetlb::pool(&host, 2 * M).unwrap();
-        let worked = ram.map(|ram| {
-            let region = ram.regions().next().unwrap();
-            let last = BASE.unchecked_add(8 * M - 8);
-            ram.memory().write_obj(9u64, last).unwrap();
-            (region.block(), region.host() as u64 % (1 << 30), ram.memory().read_obj::<u64>(last).unwrap())
-        });
-        let after = hugetlb::pool(&host, 2 * M).unwrap();
-        fs::write(before.control(), before.total.to_string()).unwrap();
-        assert_eq!(worked.unwrap(), (2 * M, BASE.0 % (1 << 30), 9));
-        assert_eq!(during.available, before.available);
-        assert_eq!(after.available, before.available + 4);
+        let ram = GuestRam::allocate(&config, BASE).unwrap();
+        assert_eq!(pool.available(), available - 4);
+        let region = ram.regions().next().unwrap();
+        assert_eq!((region.block(), region.host() as u64 % (1 << 30)), (2 * M, BASE.0 % (1 << 30)));
+        let last = BASE.unchecked_add(8 * M - 8);
+        ram.memory().write_obj(9u64, last).unwrap();
+        assert_eq!(ram.memory().read_obj::<u64>(last).unwrap(), 9);
+        drop(ram);
+        assert_eq!(pool.available(), available);
     }
 }
