@@ -52,7 +52,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a guest until it powers off.
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Tell what this host offers, and what to do about what it does not.
     Doctor(doctor::DoctorArgs),
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::failure::Failure;
-use crate::config::{self, ConsoleConfig, DiskConfig, MemoryConfig, VmConfig};
+use crate::config::{self, BalloonConfig, ConsoleConfig, DiskConfig, MemoryConfig, VmConfig};
 
 /// The largest configuration file in bytes; whatever is larger is another file.
 const MAX_CONFIG_SIZE: u64 = 1 << 20;
@@ -48,10 +48,31 @@ pub struct RunArgs {
     /// is written twice.
     #[arg(long, value_name = "PATH[,ro]")]
     disk: Vec<DiskConfig>,
+    /// Balloon: memory that the guest gives back while it runs.
+    ///
+    /// It has these keys, none of which is needed:
+    ///
+    ///   size=SIZE  what the guest is asked for from the start [default: 0]
+    ///
+    ///   stats=SECONDS  ask for the guest's statistics that often [default: 0, never]
+    ///
+    ///   report=on|off  free page reporting: the guest names free blocks by itself [default: off]
+    ///
+    ///   hint=on|off  free page hinting: it names them when asked [default: off]
+    ///
+    ///   deflate-on-oom=on|off  it may take pages back when it has no others [default: off]
+    ///
+    ///   block=auto|4K|64K|2M|32M|1G  the unit in which memory goes back to the host [default: auto]
+    ///
+    ///   repopulate=off|block  bring blocks back whole when they leave the balloon [default: off]
+    ///
+    ///   must-tell-host=on|off  ask the guest to tell before it uses a page again [default: on]
+    #[arg(long, value_name = "KEY=VALUE,...", num_args = 0..=1, default_missing_value = "")]
+    balloon: Option<BalloonConfig>,
     /// The other end of the serial port [default: stdio, where Ctrl-A x quits].
     #[arg(long, value_name = "stdio|pty|file:PATH|null")]
     console: Option<ConsoleConfig>,
-    /// The same as JSON, with the keys kernel, initrd, cmdline, cpus, memory, disks and console. What the
+    /// The same as JSON, with the keys kernel, initrd, cmdline, cpus, memory, disks, balloon and console. What the
     /// command line says too, it says last.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -172,6 +193,7 @@ impl RunArgs {
             cpus: self.cpus.unwrap_or(base.cpus),
             memory: self.memory.clone().unwrap_or(base.memory),
             disks: if self.disk.is_empty() { base.disks } else { self.disk.clone() },
+            balloon: self.balloon.clone().or(base.balloon),
             console: self.console.clone().unwrap_or(base.console),
         }
     }
@@ -261,6 +283,8 @@ mod tests {
             "a.img",
             "--disk",
             "b.img,ro",
+            "--balloon",
+            "size=1G,report=on",
             "--console",
             "null",
         ]);
@@ -279,9 +303,16 @@ mod tests {
                 DiskConfig { path: "a.img".into(), read_only: false },
                 DiskConfig { path: "b.img".into(), read_only: true },
             ],
+            balloon: Some(BalloonConfig { size: 1 << 30, report: true, ..BalloonConfig::default() }),
             console: ConsoleConfig::Null,
         };
         assert_eq!(args.config().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_balloon_needs_no_value() {
+        let config = parse(&["--balloon", "--cpus", "2"]).config().unwrap();
+        assert_eq!((config.balloon, config.cpus), (Some(BalloonConfig::default()), 2));
     }
 
     #[test]

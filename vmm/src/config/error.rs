@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::{BlockSize, MAX_CMDLINE, MAX_CPUS, Size};
+use super::{BalloonConfig, BlockSize, MAX_CMDLINE, MAX_CPUS, Size};
 
 /// Every way in which a configuration can be wrong. Each says what to do instead.
 #[derive(Debug, Error)]
@@ -113,6 +113,48 @@ pub enum Error {
     /// Base pages from the huge page pools.
     #[error("backing=hugetlb has no 4K pages: use block=64K, 2M, 32M or 1G, or leave it at auto")]
     HugetlbBasePages,
+    /// A balloon that could not be filled.
+    #[error("a balloon of {} is larger than the memory of {}: use at most size={}", Size(*size), Size(*memory), Size(*memory))]
+    BalloonTooLarge {
+        /// The balloon's size in bytes.
+        size: u64,
+        /// The memory's size in bytes.
+        memory: u64,
+    },
+    /// A balloon that the device can't count.
+    #[error("a balloon of {} is more than a balloon device can count: use at most size={}", Size(*size), Size(BalloonConfig::LARGEST))]
+    BalloonUncountable {
+        /// The balloon's size in bytes.
+        size: u64,
+    },
+    /// A balloon that ends within a page.
+    #[error("balloon size {} is not a multiple of 4K, the unit of balloons: use size={}", Size(*size), Size(*fitting))]
+    BalloonNotPages {
+        /// The balloon's size in bytes.
+        size: u64,
+        /// The next size that is: the one below.
+        fitting: u64,
+    },
+    /// Not a number of seconds.
+    #[error("{value:?} is not a number of seconds: write a whole number, as in stats=5, or stats=0 for none")]
+    StatisticsSeconds {
+        /// What was written.
+        value: String,
+    },
+    /// Statistics that nobody would live to see.
+    #[error("stats={seconds} is longer than {} seconds", BalloonConfig::LONGEST_INTERVAL)]
+    StatisticsTooSeldom {
+        /// The seconds.
+        seconds: u64,
+    },
+    /// A balloon block that the memory is not made of.
+    #[error("a balloon with block={block} gives nothing back of {} of memory: use a smaller block", Size(*memory))]
+    BalloonBlock {
+        /// The block size.
+        block: BlockSize,
+        /// The memory's size in bytes.
+        memory: u64,
+    },
     /// No vCPU at all.
     #[error("cpus is 0: a guest needs at least 1")]
     CpusZero,

@@ -18,12 +18,14 @@
 //! | `validate` | what can be checked of it without a host |
 //! | `memory`, `backing`, `block` | [`MemoryConfig`], [`Backing`], [`BlockSize`] |
 //! | `disk`, `console` | [`DiskConfig`], [`ConsoleConfig`] |
+//! | `balloon` | [`BalloonConfig`], and what [`Repopulate`] can be |
 //! | [`size`] | sizes in bytes, as people write them |
 //! | `words` | comma-separated words, `key=value`, and the nearest valid key |
 //! | `json` | the same from JSON |
 //! | `error` | [`Error`], every way in which a configuration can be wrong |
 
 mod backing;
+mod balloon;
 mod block;
 mod console;
 mod disk;
@@ -36,6 +38,7 @@ mod vm;
 mod words;
 
 pub use backing::Backing;
+pub use balloon::{BalloonConfig, Repopulate};
 pub use block::BlockSize;
 pub use console::ConsoleConfig;
 pub use disk::DiskConfig;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Backing, BlockSize, ConsoleConfig, Error, MemoryConfig, VmConfig};
+use super::{Backing, BalloonConfig, BlockSize, ConsoleConfig, Error, MemoryConfig, VmConfig};
 
 /// The longest kernel command line in bytes: arm64's COMMAND_LINE_SIZE of 2048 with its final NUL.
 pub const MAX_CMDLINE: usize = 2047;
@@ -31,6 +31,9 @@ impl VmConfig {
             cpus => return Err(Error::CpusTooMany { cpus }),
         }
         self.memory.validate()?;
+        if let Some(balloon) = &self.balloon {
+            balloon.validate(self.memory.size)?;
+        }
         self.validate_paths()
     }
 
@@ -126,6 +129,28 @@ impl MemoryConfig {
                 .filter(divides)
                 .find(|block| block.bytes() >= smallest.bytes()),
         })
+    }
+}
+
+impl BalloonConfig {
+    fn validate(&self, memory: u64) -> Result<(), Error> {
+        let size = self.size;
+        if size > memory {
+            return Err(Error::BalloonTooLarge { size, memory });
+        }
+        if size > Self::LARGEST {
+            return Err(Error::BalloonUncountable { size });
+        }
+        if !size.is_multiple_of(Self::PAGE) {
+            return Err(Error::BalloonNotPages { size, fitting: size - size % Self::PAGE });
+        }
+        if self.stats > Self::LONGEST_INTERVAL {
+            return Err(Error::StatisticsTooSeldom { seconds: self.stats });
+        }
+        match self.block.bytes() {
+            Some(bytes) if bytes > memory => Err(Error::BalloonBlock { block: self.block, memory }),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -158,3 +158,34 @@ fn empty_paths_are_refused_and_named() {
         VmConfig { disks: vec![DiskConfig { path: "".into(), read_only: false }], ..VmConfig::default() };
     assert_eq!(refusal(&disk), "the path of the disk is empty");
 }
+
+fn with_balloon(memory: &str, balloon: &str) -> VmConfig {
+    VmConfig { balloon: Some(balloon.parse().unwrap()), ..with_memory(memory) }
+}
+
+#[test]
+fn a_balloon_is_no_larger_than_the_memory() {
+    assert_eq!(
+        refusal(&with_balloon("512M", "size=513M")),
+        "a balloon of 513M is larger than the memory of 512M: use at most size=512M"
+    );
+    for (memory, balloon) in [("512M", ""), ("512M", "512M"), ("16T", "17179869180K")] {
+        with_balloon(memory, balloon).validate().unwrap();
+    }
+    // The device counts pages of 4 KiB in 32 bits.
+    assert!(refusal(&with_balloon("32T", "16T")).ends_with("use at most size=17179869180K"));
+}
+
+#[test]
+fn a_balloon_is_whole_pages_and_asks_now_and_then() {
+    assert_eq!(
+        refusal(&with_balloon("512M", "size=9000")),
+        "balloon size 9000 is not a multiple of 4K, the unit of balloons: use size=8K"
+    );
+    with_balloon("512M", "stats=65535").validate().unwrap();
+    for seconds in ["65536", "18446744073709551616"] {
+        let message = refusal(&with_balloon("512M", &format!("stats={seconds}")));
+        assert!(message.ends_with("is longer than 65535 seconds"), "{message}");
+    }
+    assert!(refusal(&with_balloon("512M", "block=1G")).contains("use a smaller block"));
+}

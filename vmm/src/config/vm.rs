@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConsoleConfig, DiskConfig, Error, MemoryConfig, json};
+use super::{BalloonConfig, ConsoleConfig, DiskConfig, Error, MemoryConfig, json};
 
 /// A whole VM, as `--config FILE` reads it and as the command line builds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct VmConfig {
     /// virtio-block devices, in the order in which the guest sees them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskConfig>,
+    /// A virtio-balloon device, where there is to be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<BalloonConfig>,
     /// Where the serial port's other end is.
     #[serde(default)]
     pub console: ConsoleConfig,
@@ -47,6 +50,7 @@ impl Default for VmConfig {
             cpus: one(),
             memory: MemoryConfig::default(),
             disks: Vec::new(),
+            balloon: None,
             console: ConsoleConfig::default(),
         }
     }
@@ -55,7 +59,7 @@ impl Default for VmConfig {
 impl VmConfig {
     /// The keys of the JSON object.
     pub(super) const KEYS: &'static [&'static str] =
-        &["kernel", "initrd", "cmdline", "cpus", "memory", "disks", "console"];
+        &["kernel", "initrd", "cmdline", "cpus", "memory", "disks", "balloon", "console"];
 
     /// Reads a configuration from JSON, without validating it as a whole.
     ///

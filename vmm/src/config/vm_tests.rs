@@ -1,9 +1,11 @@
-use super::super::{Backing, BlockSize};
+use super::super::{Backing, BlockSize, Repopulate};
 use super::*;
 
 const FULL: &str = r#"{
     "kernel": "Image", "initrd": "initrd.img", "cmdline": "quiet", "cpus": 4,
     "memory": { "size": "3G", "backing": "file:/dev/shm/a,b", "block": "2M", "prefault": true },
+    "balloon": { "size": "1G", "stats": 5, "report": true, "hint": "on", "deflate-on-oom": true, "block": "2M",
+                 "repopulate": "block", "must-tell-host": false },
     "disks": [ { "path": "a,b.img", "ro": true }, "c.img" ],
     "console": "file:out.log"
 }"#;
@@ -24,6 +26,16 @@ fn full() -> VmConfig {
             DiskConfig { path: "a,b.img".into(), read_only: true },
             DiskConfig { path: "c.img".into(), read_only: false },
         ],
+        balloon: Some(BalloonConfig {
+            size: 1 << 30,
+            stats: 5,
+            report: true,
+            hint: true,
+            deflate_on_oom: true,
+            block: BlockSize::Size2M,
+            repopulate: Repopulate::Block,
+            must_tell_host: false,
+        }),
         console: ConsoleConfig::File("out.log".into()),
     }
 }
@@ -65,6 +77,7 @@ fn the_listed_keys_are_the_fields() {
     };
     assert_eq!(keys(&written), sorted(VmConfig::KEYS));
     assert_eq!(keys(&written["memory"]), sorted(MemoryConfig::KEYS));
+    assert_eq!(keys(&written["balloon"]), sorted(BalloonConfig::KEYS));
     assert_eq!(keys(&written["disks"][0]), sorted(DiskConfig::KEYS));
 }
 
@@ -74,6 +87,18 @@ fn memory_and_disks_may_be_written_as_on_the_command_line() {
         VmConfig::from_json(r#"{ "memory": "1G,backing=memfd", "disks": ["a,,b.img,ro"] }"#).unwrap();
     assert_eq!(config.memory, MemoryConfig { size: 1 << 30, backing: Backing::Memfd, ..Default::default() });
     assert_eq!(config.disks, [DiskConfig { path: "a,b.img".into(), read_only: true }]);
+}
+
+#[test]
+fn a_balloon_may_be_written_as_on_the_command_line() {
+    for (text, balloon) in [
+        (r#""""#, BalloonConfig::default()),
+        ("{}", BalloonConfig::default()),
+        (r#""64M,report=on""#, BalloonConfig { size: 64 << 20, report: true, ..Default::default() }),
+    ] {
+        let config = VmConfig::from_json(&format!(r#"{{ "balloon": {text} }}"#)).unwrap();
+        assert_eq!(config.balloon, Some(balloon), "{text}");
+    }
 }
 
 #[test]
@@ -95,6 +120,10 @@ fn an_unknown_key_at_any_depth_names_its_place_and_the_nearest() {
         (
             r#"{ "disks": ["a", { "path": "b", "readonly": true }] }"#,
             "unknown key \"readonly\" in disks[1]: did you mean \"ro\"?",
+        ),
+        (
+            r#"{ "balloon": { "deflate": true } }"#,
+            "unknown key \"deflate\" in balloon: did you mean \"deflate-on-oom\"?",
         ),
         (r#"{ "memory": "1G,blok=2M" }"#, "unknown key \"blok\" in --memory: did you mean \"block\"?"),
     ] {

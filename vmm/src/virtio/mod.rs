@@ -23,9 +23,11 @@
 //! | [`interrupt`] | [`Interrupt`]: from the device to the driver |
 //! | [`queue`] | [`VirtQueue`]: pop, serve, return |
 //! | [`chain`] | [`Chain`](chain::Chain): a checked descriptor chain |
+//! | [`balloon`] | [`balloon::Control`]: a balloon, from outside |
 //! | [`block`] | [`Block`]: a disk on a raw file |
 //! | [`rng`] | [`Rng`]: entropy |
 
+pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod device;
