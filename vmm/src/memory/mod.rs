@@ -25,8 +25,10 @@
 //! | [`transparent`] | the host's transparent huge page settings, for all their sizes |
 //! | [`host`] | where sysfs and procfs are, the page size, how much memory there is |
 //! | [`discard`] | [`Discard`]: gives memory back, so that it reads as zero and is free |
+//! | [`presence`] | [`Presence`]: which parts hold something |
 //! | [`populate`] | [`Populate`]: brings memory back whole |
 //! | [`piece`] | checked ranges of guest RAM |
+//! | `pagemap` | the page tables of this process, as the kernel shows them |
 //! | `advice` | what madvise does to them, many in one call |
 //! | `scratch` | pages of our own, to find out what this kernel does |
 //! | `mapping` | reserve, place, guard: the address space itself |
@@ -40,8 +42,10 @@ pub mod error;
 pub mod host;
 pub mod hugetlb;
 mod mapping;
+mod pagemap;
 pub mod piece;
 pub mod populate;
+pub mod presence;
 pub mod ram;
 pub mod region;
 mod scratch;
@@ -54,6 +58,7 @@ pub use discard::Discard;
 pub use error::Error;
 pub use host::Host;
 pub use populate::Populate;
+pub use presence::Presence;
 pub use ram::GuestRam;
 pub use region::Region;
 

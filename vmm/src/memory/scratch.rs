@@ -10,6 +10,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::advice::Advisor;
 use super::host::Host;
 use super::mapping::{GUARD, Mapping, Object};
+use super::pagemap::{Find, Pagemap};
 use super::piece::Piece;
 use super::{GuestMemory, Region};
 
@@ -53,6 +54,18 @@ impl Scratch {
     /// Whether all pages are as they were once two of them are advised about together.
     pub(super) fn is_kept_after(&self, advisor: &Advisor) -> io::Result<bool> {
         self.after(advisor).map(|(found, _)| found == [1; 3])
+    }
+
+    /// Whether a page that was written is found, and one that was only read or not touched is not.
+    pub(super) fn is_found_by(&self, pagemap: &Pagemap) -> io::Result<bool> {
+        self.memory.write_obj(1u8, GuestAddress(0)).map_err(io::Error::other)?;
+        self.memory.read_obj::<u8>(GuestAddress(self.page)).map_err(io::Error::other)?;
+        let pieces = Piece::of(&self.memory, self.page, &[0..3 * self.page]).map_err(io::Error::other)?;
+        let Some(host) = pieces.first().map(Piece::host) else { return Ok(false) };
+        let host = host.start as u64..host.end as u64;
+        let mut found = Vec::new();
+        pagemap.find(host.clone(), Find::Held, &mut |run| found.push(run))?;
+        Ok(found == [host.start..host.start + self.page])
     }
 
     /// What the three pages hold, each of which held 1, once the first and the last were advised about
