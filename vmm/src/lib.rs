@@ -12,9 +12,10 @@
 //! |---|---|---|
 //! | [`cli`] | one file per subcommand | any Linux |
 //! | [`config`] | what a VM is: plain, validated, serde types, no side effects | any Linux |
+//! | [`report`] | what a person or a program is shown of a VM's memory | any Linux |
 //! | [`machine`] | assembly and life cycle of a VM | arm64, but for its pure parts |
 //! | `kvm` | what kvm-ioctls does not wrap | arm64 |
-//! | [`memory`] | what backs guest RAM, and where it lies | any Linux |
+//! | [`memory`] | what backs guest RAM, what is known of each page, and its way back to the host | any Linux |
 //! | [`devices`] | MMIO bus, serial port, clock, console | any Linux |
 //! | [`virtio`] | virtio-mmio transport, block, entropy | any Linux |
 
@@ -25,4 +26,5 @@ pub mod devices;
 pub mod kvm;
 pub mod machine;
 pub mod memory;
+pub mod report;
 pub mod virtio;

@@ -205,16 +205,20 @@ impl RunArgs {
         use crate::machine::{self, Outcome, timing::Timeline};
 
         let timeline = Arc::new(Timeline::new(start.main, start.before));
-        let outcome = machine::run(config, &timeline);
+        let ended = machine::run(config, &timeline);
         if self.timing {
             eprint!("{timeline}");
         }
-        // A guest that powers itself off has said so; one that was stopped has not.
-        match outcome? {
-            Outcome::PowerOff => tracing::info!("the guest powered itself off"),
-            Outcome::Signal(signal) => eprintln!("quire: stopped the guest on {signal}"),
-            Outcome::Quit => eprintln!("quire: stopped the guest on Ctrl-A x"),
+        let ended = ended?;
+        // A guest that powers itself off has said so; one that was stopped has not. Said before its memory goes: how
+        // long that takes depends on how much there is.
+        match &ended.outcome {
+            Ok(Outcome::PowerOff) => tracing::info!("the guest powered itself off"),
+            Ok(Outcome::Signal(signal)) => eprintln!("quire: stopped the guest on {signal}"),
+            Ok(Outcome::Quit) => eprintln!("quire: stopped the guest on Ctrl-A x"),
+            Err(_) => {}
         }
+        ended.tear_down().map_err(Error::Machine)?;
         Ok(ExitCode::SUCCESS)
     }
 

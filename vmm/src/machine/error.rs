@@ -24,6 +24,12 @@ pub enum Error {
     /// Guest RAM can't be had.
     #[error(transparent)]
     Memory(#[from] memory::Error),
+    /// What is known of guest RAM can't be kept.
+    #[error(transparent)]
+    Ledger(#[from] memory::ledger::Error),
+    /// Guest RAM may not be complete where it is kept.
+    #[error(transparent)]
+    Teardown(#[from] memory::teardown::Error),
     /// Writing guest RAM failed.
     #[error("can't write guest memory: {0}")]
     Write(#[from] vm_memory::GuestMemoryError),

@@ -9,11 +9,46 @@ use super::Error;
 use super::machine::{Machine, Peripherals};
 use super::running::{Running, Stop};
 use super::timing::Timeline;
+use super::vcpu::Crash;
 use super::worker::Worker;
 use crate::config::VmConfig;
+use crate::memory::release::Release;
+use crate::memory::{GuestRam, Ledger, teardown};
 
 /// How long the end of a guest waits for a reader that takes no console output.
 const CONSOLE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A machine that has stopped: nothing runs, nothing waits for it any more, and its memory is still there.
+#[must_use = "a guest's memory is complete in its file only after the teardown"]
+pub struct Ended {
+    /// How it ended, or what took the guest down.
+    pub outcome: Result<Outcome, Crash>,
+    ram: GuestRam,
+    ledger: Ledger,
+    release: Arc<Release>,
+}
+
+impl Ended {
+    /// Gives its memory back, and writes back what outlives it. How long each step took goes to the log.
+    ///
+    /// # Errors
+    /// [`Error::Crash`] where that is how it ended; [`Error::Teardown`]: what is on disk may be incomplete.
+    pub fn tear_down(self) -> Result<(), Error> {
+        let report = teardown::tear_down(self.ram, &self.ledger, &self.release);
+        // What took the guest down comes first: it may be why the rest failed, too.
+        self.outcome?;
+        let report = report?;
+        tracing::info!(
+            populated = report.harvest.bytes,
+            dirty = report.harvest.dirty,
+            harvesting = ?report.harvesting,
+            writing_back = ?report.writing_back,
+            releasing = ?report.releasing,
+            "gave the guest's memory back"
+        );
+        Ok(())
+    }
+}
 
 /// How a machine came to an orderly end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +65,8 @@ pub enum Outcome {
 /// stop, or it can't go on. A reset reboots the guest in place.
 ///
 /// # Errors
-/// [`Error`] says what keeps it from starting, or [`Error::Crash`] what took the guest down.
-pub fn run(config: &VmConfig, timeline: &Arc<Timeline>) -> Result<Outcome, Error> {
+/// [`Error`] says what keeps it from starting.
+pub fn run(config: &VmConfig, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
     let (machine, Peripherals { subscribers, quit, signals }) =
         Machine::assemble(config, Arc::clone(timeline))?;
     let worker = Worker::start(subscribers)?;
@@ -52,7 +87,7 @@ pub fn run(config: &VmConfig, timeline: &Arc<Timeline>) -> Result<Outcome, Error
             Stop::PowerOff => break Ok(Outcome::PowerOff),
             Stop::Signal(signal) => break Ok(Outcome::Signal(signal)),
             Stop::Quit => break Ok(Outcome::Quit),
-            Stop::Crash(crash) => break Err(Error::Crash(crash)),
+            Stop::Crash(crash) => break Err(crash),
         }
     };
     // The devices' thread would first carry out what is left in the queues, which nobody waits for any
@@ -60,5 +95,6 @@ pub fn run(config: &VmConfig, timeline: &Arc<Timeline>) -> Result<Outcome, Error
     machine.reset();
     drop(worker);
     machine.serial().finish(CONSOLE_PATIENCE);
-    outcome
+    let (ram, ledger, release) = machine.into_memory();
+    Ok(Ended { outcome, ram, ledger, release })
 }

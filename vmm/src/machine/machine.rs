@@ -30,7 +30,8 @@ use crate::config::VmConfig;
 use crate::devices::{Console, MmioBus, Rtc, Serial, SerialInput};
 use crate::kvm::memslot::MappedVm;
 use crate::kvm::register::Register;
-use crate::memory::GuestRam;
+use crate::memory::release::{Options, Release};
+use crate::memory::{GuestRam, Ledger};
 use crate::virtio::{Block, MmioTransport, Rng, VirtioDevice};
 
 /// A machine that is switched off: everything that outlives a reset.
@@ -38,6 +39,8 @@ pub struct Machine {
     host: Host,
     cpus: u32,
     ram: GuestRam,
+    ledger: Ledger,
+    release: Arc<Release>,
     payload: Payload,
     placement: Placement,
     bus: Arc<MmioBus>,
@@ -86,6 +89,8 @@ impl Machine {
         }
         models.push(Box::new(Rng::new()));
         let ram = GuestRam::allocate(&config.memory, GuestAddress(layout::RAM_BASE))?;
+        let ledger = Ledger::new(&ram)?;
+        let release = Arc::new(Release::new(&ram, ledger.clone(), Options::default()));
         timeline.memory_mapped();
         let virtio = transports(models, &ram)?;
 
@@ -110,6 +115,8 @@ impl Machine {
             host,
             cpus: config.cpus,
             ram,
+            ledger,
+            release,
             payload,
             placement,
             bus: Arc::new(bus),
@@ -123,6 +130,11 @@ impl Machine {
     /// The serial port, for its owner to stop and finish.
     pub fn serial(&self) -> &Serial {
         &self.serial
+    }
+
+    /// What is left when the machine has gone: its memory, and what is known of it.
+    pub fn into_memory(self) -> (GuestRam, Ledger, Arc<Release>) {
+        (self.ram, self.ledger, self.release)
     }
 
     /// Brings every device back to the state of reset; no vCPU may run.

@@ -61,5 +61,5 @@ pub mod worker;
 #[cfg(target_arch = "aarch64")]
 pub use {
     error::Error,
-    lifecycle::{Outcome, run},
+    lifecycle::{Ended, Outcome, run},
 };

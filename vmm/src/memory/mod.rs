@@ -21,6 +21,9 @@
 //! | [`region`] | [`Region`]: one contiguous piece of guest RAM, as KVM and the devices see it |
 //! | [`backing`] | [`Backing`]: what the bytes live in |
 //! | [`block`] | which block size a configuration gets on this host |
+//! | [`ledger`] | [`Ledger`]: what is known about every page |
+//! | [`release`] | [`Release`](release::Release): the way of memory back to the host |
+//! | [`teardown`] | the end of a guest's memory |
 //! | [`hugetlb`] | the host's pools of huge pages |
 //! | [`transparent`] | the host's transparent huge page settings, for all their sizes |
 //! | [`host`] | where sysfs and procfs are, the page size, how much memory there is |
@@ -41,6 +44,7 @@ pub mod discard;
 pub mod error;
 pub mod host;
 pub mod hugetlb;
+pub mod ledger;
 mod mapping;
 mod pagemap;
 pub mod piece;
@@ -48,7 +52,9 @@ pub mod populate;
 pub mod presence;
 pub mod ram;
 pub mod region;
+pub mod release;
 mod scratch;
+pub mod teardown;
 #[cfg(test)]
 mod testing;
 pub mod transparent;
@@ -57,6 +63,7 @@ pub use backing::Backing;
 pub use discard::Discard;
 pub use error::Error;
 pub use host::Host;
+pub use ledger::Ledger;
 pub use populate::Populate;
 pub use presence::Presence;
 pub use ram::GuestRam;
