@@ -28,6 +28,8 @@ pub(super) enum Advice {
     Remove,
     /// Populated, writable; what it holds stays.
     Populate,
+    /// Joined into huge pages, gaps filled with zeroes; what it holds stays.
+    Collapse,
 }
 
 impl Advice {
@@ -37,6 +39,7 @@ impl Advice {
             Self::DiscardLocked => libc::MADV_DONTNEED_LOCKED,
             Self::Remove => libc::MADV_REMOVE,
             Self::Populate => libc::MADV_POPULATE_WRITE,
+            Self::Collapse => libc::MADV_COLLAPSE,
         }
     }
 }

@@ -83,6 +83,26 @@ impl Populate {
     }
 }
 
+impl Populate {
+    /// Joins the pages of `blocks`, whole blocks of which something is populated, into huge pages by
+    /// `MADV_COLLAPSE` (Linux 6.1). What they hold stays, and their gaps read as zero. Returns the system calls: it is a
+    /// wish, and a host that has no huge page to give leaves the block as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ranges`].
+    pub fn join(&self, blocks: &[Range<u64>]) -> Result<u64, Error> {
+        let pieces = Piece::of(&self.memory, self.unit, blocks)?;
+        let advisor = Advisor::single(Advice::Collapse);
+        for piece in &pieces {
+            if let Err(Stopped { source, .. }) = advisor.advise(&[*piece]) {
+                tracing::debug!(error = %source, "a block stays in pages");
+            }
+        }
+        Ok(pieces.len() as u64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{self, assert_filled_but, fill, resident_all};

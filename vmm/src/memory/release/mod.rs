@@ -49,6 +49,8 @@ use super::{Backing, GuestRam};
 mod batch;
 mod carry;
 pub mod counters;
+#[cfg(test)]
+mod diff_tests;
 pub mod observer;
 mod ranges;
 #[cfg(test)]
@@ -243,12 +245,8 @@ impl Release {
         for range in ranges::outward(&ranges, self.unit, &self.ram) {
             books.let_go(range)?;
         }
-        if self.repopulate {
-            let complete = ranges::merged(complete);
-            let done = self.populate.populate(&complete)?;
-            books.populate(&complete)?;
-            state.counters.repopulated += done.bytes;
-            state.counters.populate_calls += done.calls;
+        if self.repopulate && !complete.is_empty() {
+            self.bring_back(&mut books, &complete, &mut state.counters)?;
         }
         Ok(())
     }
@@ -340,6 +338,30 @@ impl Release {
         state.counters.refused = state.counters.refused.saturating_add(refused);
         state.counters.latency.gather.add(started.elapsed());
         clipped
+    }
+
+    /// Brings `blocks` back whole, of which the balloon holds nothing any more.
+    fn bring_back(
+        &self,
+        books: &mut Books,
+        blocks: &[Range<u64>],
+        counters: &mut Counters,
+    ) -> Result<(), Error> {
+        counters.scan_calls += books.refresh(blocks)?.calls;
+        // What is in pages in part would be filled up with pages.
+        let mut apart = Vec::new();
+        for block in blocks {
+            if !books.parts(std::slice::from_ref(block), State::is_populated)?.is_empty() {
+                apart.push(block.clone());
+            }
+        }
+        counters.populate_calls += self.populate.join(&apart)?;
+        let blocks = ranges::merged(blocks.to_vec());
+        let done = self.populate.populate(&blocks)?;
+        books.populate(&blocks)?;
+        counters.repopulated += done.bytes;
+        counters.populate_calls += done.calls;
+        Ok(())
     }
 
     /// Steps 2 to 4 for whole units of `ranges`. Returns their bytes.
