@@ -35,6 +35,8 @@ pub mod check;
 pub mod state;
 pub mod summary;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use books::Books;
 pub use check::Check;

@@ -42,7 +42,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Released after a snapshot, then merged: old content must not come back, and nothing new may be missing.
     #[test]
-    fn a_diff_over_releases_merges_to_what_the_guest_sees(steps in steps(), memfd in any::<bool>()) {
+    fn must_pass_5_a_diff_over_releases_merges_to_what_the_guest_sees(steps in steps(), memfd in any::<bool>()) {
         let backing = if memfd { Backing::Memfd } else { Backing::Anon };
         let config = MemoryConfig { size: SIZE as u64, backing, ..MemoryConfig::default() };
         let ram = GuestRam::allocate(&config, GuestAddress(BASE)).unwrap();

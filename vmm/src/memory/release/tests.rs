@@ -105,7 +105,7 @@ fn with_a_promise_whole_blocks_are_discarded_after_the_acknowledgement() {
 /// Sub-page state that crosses descriptors (QEMU, virtio-balloon's partially ballooned pages): inflate 15 of 16, deflate
 /// one and write to it, inflate the last.
 #[test]
-fn what_is_written_between_two_inflates_survives() {
+fn must_pass_1_what_is_written_between_two_inflates_survives() {
     for contract in [Contract::Free, Contract::MustTell] {
         for backing in BACKINGS {
             let rig = rig(backing, LARGE, Some(LARGE));
@@ -133,7 +133,7 @@ fn what_is_written_between_two_inflates_survives() {
 /// madvise rounds its length up to host pages: a single 4K page frame on a host with larger ones must not take its
 /// neighbours along.
 #[test]
-fn one_frame_of_a_large_host_page_takes_no_neighbours_along() {
+fn must_pass_3_one_frame_of_a_large_host_page_takes_no_neighbours_along() {
     for contract in [Contract::Free, Contract::MustTell] {
         let rig = rig(Backing::Anon, LARGE, Some(LARGE));
         rig.fill();
