@@ -1,5 +1,6 @@
 //! What a device is to its transport.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -30,6 +31,21 @@ pub trait VirtioDevice: Send {
     ///
     /// The driver broke the queue: the device is given up until it is reset.
     fn handle_queue(&mut self, index: usize) -> Result<Progress, queue::Error>;
+
+    /// What else the device thread is to watch: descriptors that stay open as long as the device.
+    fn events(&self) -> Vec<RawFd> {
+        Vec::new()
+    }
+
+    /// Event `index` of [`events`](Self::events) is readable, whether or not there is a driver. The device
+    /// reads it empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`handle_queue`](Self::handle_queue).
+    fn handle_event(&mut self, _index: usize) -> Result<(), queue::Error> {
+        Ok(())
+    }
 
     /// Forget the driver: drop all queues, and be as after creation.
     fn reset(&mut self);

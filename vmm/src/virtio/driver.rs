@@ -86,9 +86,14 @@ impl Driver {
     }
 
     pub(super) fn handshake(&mut self, features: u64) {
+        self.handshake_with(features, 0..self.sizes.len());
+    }
+
+    /// The same with these queues only.
+    pub(super) fn handshake_with(&mut self, features: u64, queues: impl IntoIterator<Item = usize>) {
         self.negotiate(features | 1 << VIRTIO_F_VERSION_1);
         assert_eq!(self.get(reg::VIRTIO_MMIO_STATUS), 11);
-        for queue in 0..self.sizes.len() {
+        for queue in queues {
             self.set_up(queue);
             assert_eq!(self.get(reg::VIRTIO_MMIO_QUEUE_READY), 1);
         }
@@ -212,6 +217,12 @@ impl Driver {
             }
         }
         panic!("events without end");
+    }
+
+    /// Waits for the device thread to get something to do by itself, and lets it do that.
+    pub(super) fn wait(&mut self) {
+        self.manager.run().unwrap();
+        self.settle();
     }
 
     /// What came back since the last time: head and length.

@@ -1,7 +1,7 @@
 //! A device on the MMIO bus and on the device thread.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -38,6 +38,8 @@ pub struct MmioTransport {
     interrupt: Arc<Interrupt>,
     memory: GuestMemory,
     queue_events: Vec<EventFd>,
+    /// The device's own.
+    device_events: Vec<RawFd>,
     stop: Stop,
     /// Held for the time of a register access.
     state: Mutex<State>,
@@ -55,6 +57,15 @@ struct State {
 struct Worker {
     device: Box<dyn VirtioDevice>,
     active: bool,
+}
+
+/// What the device thread has to do.
+#[derive(Clone, Copy, Debug)]
+enum Task {
+    /// The driver may have put something into a queue.
+    Queue(usize),
+    /// One of the device's own events has come.
+    Event(usize),
 }
 
 impl MmioTransport {
@@ -83,11 +94,17 @@ impl MmioTransport {
             interrupt: Arc::new(Interrupt::new()?),
             memory,
             queue_events: events.collect::<io::Result<_>>()?,
+            device_events: device.events(),
             stop: Stop::default(),
             state: Mutex::new(State { registers, pending: None }),
             worker: Mutex::new(Worker { device, active: false }),
             reported: AtomicBool::new(false),
         }))
+    }
+
+    /// The type of its device (virtio 1.3, 5).
+    pub fn id(&self) -> u32 {
+        self.id
     }
 
     /// One per queue, written when the driver notifies it.
@@ -115,8 +132,8 @@ impl MmioTransport {
         drop((state, worker, asked));
     }
 
-    /// Lets the device look at a queue; called on the device thread.
-    fn work(&self, index: usize) {
+    /// Lets the device do something; called on the device thread.
+    fn work(&self, task: Task) {
         let mut worker = lock(&self.worker);
         let pending = lock(&self.state).pending.take();
         if let Some((features, queues)) = pending {
@@ -131,14 +148,16 @@ impl MmioTransport {
             });
             worker.active = true;
         }
-        if !worker.active {
-            return;
-        }
-        match worker.device.handle_queue(index) {
-            Ok(Progress::Idle) => {}
-            Ok(Progress::More) => self.notify(index),
-            Err(error) => {
-                tracing::warn!(device = self.id, queue = index, %error, "the device needs a reset");
+        let done = match task {
+            Task::Event(index) => worker.device.handle_event(index).map(|()| Progress::Idle),
+            Task::Queue(index) if worker.active => worker.device.handle_queue(index),
+            Task::Queue(_) => Ok(Progress::Idle),
+        };
+        match (done, task) {
+            (Ok(Progress::More), Task::Queue(index)) => self.notify(index),
+            (Ok(_), _) => {}
+            (Err(error), _) => {
+                tracing::warn!(device = self.id, ?task, %error, "the device needs a reset");
                 worker.device.reset();
                 worker.active = false;
                 // Under the worker's lock: no reset has come in between.
@@ -184,11 +203,16 @@ impl MmioTransport {
             Effect::None => {}
             Effect::Activate => {
                 let registers = &state.registers;
-                let pending = (registers.features(), registers.queues(&self.memory));
-                state.pending = Some(pending);
+                let queues = registers.queues(&self.memory);
+                let ready: Vec<_> = (0..queues.len()).filter(|&index| queues[index].is_some()).collect();
+                state.pending = Some((registers.features(), queues));
                 drop(state);
-                // The device may have something to do before the driver notifies anything.
-                self.notify(0);
+                // What the driver put into a queue before it was ready, it notified too early or not at
+                // all. And without any queue the device still has to hear of its driver.
+                if ready.is_empty() {
+                    self.notify(0);
+                }
+                ready.into_iter().for_each(|index| self.notify(index));
             }
             Effect::Reset => {
                 drop(state);
@@ -244,22 +268,28 @@ impl MmioDevice for MmioTransport {
 
 impl EventSubscriber for MmioTransport {
     fn init(&self, ops: &mut EventOps<'_>) {
-        for (index, event) in (0u32..).zip(&self.queue_events) {
-            if let Err(error) = ops.add(Events::with_data(event, index, EventSet::IN)) {
-                tracing::error!(device = self.id, queue = index, %error, "notifications can't be watched");
+        let queues = self.queue_events.iter().map(AsRawFd::as_raw_fd);
+        for (index, event) in (0u32..).zip(queues.chain(self.device_events.iter().copied())) {
+            if let Err(error) = ops.add(Events::with_data_raw(event, index, EventSet::IN)) {
+                tracing::error!(device = self.id, event = index, %error, "notifications can't be watched");
             }
         }
     }
 
     fn process(&self, events: Events, _: &mut EventOps<'_>) {
         let index = events.data() as usize;
-        let Some(event) = self.queue_events.get(index).filter(|event| event.as_raw_fd() == events.fd())
-        else {
+        let Some(event) = self.queue_events.get(index) else {
+            let index = index - self.queue_events.len();
+            if self.device_events.get(index) == Some(&events.fd()) {
+                self.work(Task::Event(index));
+            }
             return;
         };
-        // Before the queue is looked at: a notification during that comes again.
-        let _ = event.read();
-        self.work(index);
+        if event.as_raw_fd() == events.fd() {
+            // Before the queue is looked at: a notification during that comes again.
+            let _ = event.read();
+            self.work(Task::Queue(index));
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A queue that the driver has set up: pop, serve, return.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
@@ -45,6 +46,9 @@ pub enum Progress {
 #[derive(Debug)]
 #[must_use = "a head that is not returned is lost to the driver"]
 pub struct Head(u16);
+
+/// What is done with each chain; see [`VirtQueue::take`].
+type Each<'a> = dyn FnMut(&mut VirtQueue, &Chain, Head) -> Result<ControlFlow<()>, Error> + 'a;
 
 /// A virtqueue with the memory that it is in, ready to be served.
 #[derive(Debug)]
@@ -105,17 +109,35 @@ impl VirtQueue {
         &mut self,
         mut each: impl FnMut(&GuestMemory, &Chain) -> Option<u32>,
     ) -> Result<Progress, Error> {
+        self.take(|queue, chain, head| match each(&queue.memory, chain) {
+            Some(written) => queue.finish(head, written).map(ControlFlow::Continue),
+            None => Ok(ControlFlow::Break(())),
+        })
+    }
+
+    /// The same for who gives chains back otherwise than one after the other: `each` has to
+    /// [`finish`](Self::finish) every head that it is given, now or later. It breaks where it was
+    /// [asked](Stop) to stop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the queue is to be given up.
+    pub fn take(
+        &mut self,
+        mut each: impl FnMut(&mut Self, &Chain, Head) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<Progress, Error> {
         let mut chain = std::mem::take(&mut self.chain);
-        let progress = self.serve_with(&mut chain, &mut each);
+        let progress = self.take_with(&mut chain, &mut each);
         self.chain = chain;
         progress
     }
 
-    fn serve_with(
-        &mut self,
-        chain: &mut Chain,
-        each: &mut dyn FnMut(&GuestMemory, &Chain) -> Option<u32>,
-    ) -> Result<Progress, Error> {
+    /// The memory that its buffers are in.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    fn take_with(&mut self, chain: &mut Chain, each: &mut Each<'_>) -> Result<Progress, Error> {
         let mut left = self.queue.size();
         loop {
             self.queue.disable_notification(&self.memory)?;
@@ -124,8 +146,9 @@ impl VirtQueue {
                     return Ok(Progress::Idle);
                 }
                 let Some(head) = self.pop(chain)? else { break };
-                let Some(written) = each(&self.memory, chain) else { return Ok(Progress::Idle) };
-                self.finish(head, written)?;
+                if each(self, chain, head)?.is_break() {
+                    return Ok(Progress::Idle);
+                }
                 left -= 1;
             }
             if left == 0 {

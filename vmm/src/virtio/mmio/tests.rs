@@ -14,6 +14,7 @@ use super::*;
 enum Told {
     Activated(u64),
     Queue(usize),
+    Event(usize),
     Reset,
 }
 
@@ -22,6 +23,7 @@ struct Probe {
     told: Sender<Told>,
     queues: Vec<Option<VirtQueue>>,
     stop: Stop,
+    own: EventFd,
     /// Where present, a long request: it begins, and goes on until it is released or asked to stop.
     long: Option<(Sender<()>, Receiver<()>)>,
 }
@@ -29,7 +31,8 @@ struct Probe {
 impl Probe {
     fn new() -> (Box<Self>, Receiver<Told>) {
         let (told, hear) = channel();
-        (Box::new(Self { told, queues: Vec::new(), stop: Stop::default(), long: None }), hear)
+        let own = EventFd::new(EFD_NONBLOCK).unwrap();
+        (Box::new(Self { told, queues: Vec::new(), stop: Stop::default(), own, long: None }), hear)
     }
 }
 
@@ -87,6 +90,16 @@ impl VirtioDevice for Probe {
             }
             Some(chain.readable.len() as u32)
         })
+    }
+
+    fn events(&self) -> Vec<RawFd> {
+        vec![self.own.as_raw_fd()]
+    }
+
+    fn handle_event(&mut self, index: usize) -> Result<(), queue::Error> {
+        self.own.read().unwrap();
+        let _ = self.told.send(Told::Event(index));
+        Ok(())
     }
 
     fn reset(&mut self) {
@@ -162,6 +175,51 @@ fn device_hears_of_the_driver_when_it_is_ready_and_not_before() {
     assert_eq!(told.try_iter().collect::<Vec<_>>(), [Told::Activated(1 << 32 | 1), Told::Queue(0)]);
     driver.run();
     assert_eq!(told.try_iter().collect::<Vec<_>>(), [Told::Queue(0), Told::Queue(1)]);
+}
+
+#[test]
+fn every_queue_is_looked_at_once_the_driver_is_ready() {
+    let (probe, told) = Probe::new();
+    let mut driver = Driver::new(probe);
+    driver.negotiate(1 << 32);
+    for queue in [0, 1] {
+        driver.set_up(queue);
+        let at = driver.buffer(8);
+        driver.post(queue, &[Part::read(at, 8)]);
+    }
+    // Too early: there is no device yet that could hear it.
+    driver.run();
+    driver.set(reg::VIRTIO_MMIO_STATUS, 15);
+    driver.settle();
+    let heard: Vec<_> = told.try_iter().collect();
+    assert_eq!(heard, [Told::Activated(1 << 32), Told::Queue(0), Told::Queue(1)]);
+    assert_eq!((driver.used(0).len(), driver.used(1).len()), (1, 1));
+}
+
+#[test]
+fn a_driver_without_any_queue_is_a_driver() {
+    let (probe, told) = Probe::new();
+    let mut driver = Driver::new(probe);
+    driver.handshake_with(0, []);
+    driver.settle();
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [Told::Activated(1 << 32), Told::Queue(0)]);
+}
+
+#[test]
+fn events_of_the_device_s_own_reach_it_with_and_without_a_driver() {
+    let (probe, told) = Probe::new();
+    let event = probe.own.try_clone().unwrap();
+    let mut driver = Driver::new(probe);
+    event.write(1).unwrap();
+    driver.settle();
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [Told::Event(0)]);
+    // It hears of its driver first.
+    driver.handshake_with(0, [1]);
+    event.write(1).unwrap();
+    driver.settle();
+    let heard: Vec<_> = told.try_iter().collect();
+    assert!(matches!(heard[0], Told::Activated(_)), "{heard:?}");
+    assert!(heard.contains(&Told::Event(0)) && heard.contains(&Told::Queue(1)), "{heard:?}");
 }
 
 #[test]
@@ -324,7 +382,7 @@ fn busy() -> (Driver, Arc<MmioTransport>, thread::JoinHandle<()>, Sender<()>) {
     driver.post(0, &[Part::read(at, 8)]);
     let transport = driver.transport.clone();
     let theirs = transport.clone();
-    let device = thread::spawn(move || theirs.work(0));
+    let device = thread::spawn(move || theirs.work(Task::Queue(0)));
     begins.recv().unwrap();
     (driver, transport, device, release)
 }
