@@ -23,7 +23,7 @@
 //! | [`interrupt`] | [`Interrupt`]: from the device to the driver |
 //! | [`queue`] | [`VirtQueue`]: pop, serve, return |
 //! | [`chain`] | [`Chain`](chain::Chain): a checked descriptor chain |
-//! | [`balloon`] | [`balloon::Control`]: a balloon, from outside |
+//! | [`balloon`] | [`Balloon`]: memory that the guest gives back |
 //! | [`block`] | [`Block`]: a disk on a raw file |
 //! | [`rng`] | [`Rng`]: entropy |
 
@@ -39,6 +39,7 @@ pub mod queue;
 pub mod registers;
 pub mod rng;
 
+pub use balloon::Balloon;
 pub use block::Block;
 pub use device::{Activation, ConfigSpace, VirtioDevice};
 pub use interrupt::Interrupt;
