@@ -67,9 +67,10 @@ pub enum Outcome {
 /// # Errors
 /// [`Error`] says what keeps it from starting.
 pub fn run(config: &VmConfig, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
-    let (machine, Peripherals { subscribers, quit, signals }) =
+    let (machine, Peripherals { subscribers, balloon, quit, signals }) =
         Machine::assemble(config, Arc::clone(timeline))?;
-    let worker = Worker::start(subscribers)?;
+    let worker = Worker::start("devices", subscribers)?;
+    let balloon = balloon.map(|balloon| Worker::start("balloon", vec![balloon])).transpose()?;
     let outcome = loop {
         let mut on = machine.power_on()?;
         let running = Running::start(std::mem::take(&mut on.vcpus), &on.shared).map_err(Error::Threads)?;
@@ -90,10 +91,10 @@ pub fn run(config: &VmConfig, timeline: &Arc<Timeline>) -> Result<Ended, Error> 
             Stop::Crash(crash) => break Err(crash),
         }
     };
-    // The devices' thread would first carry out what is left in the queues, which nobody waits for any
-    // more: it leaves after the system call that it is in.
+    // The devices' threads would first carry out what is left in the queues, which nobody waits for any
+    // more: they leave after the system call that they are in.
     machine.reset();
-    drop(worker);
+    drop((worker, balloon));
     machine.serial().finish(CONSOLE_PATIENCE);
     let (ram, ledger, release) = machine.into_memory();
     Ok(Ended { outcome, ram, ledger, release })

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use kvm_bindings::{KVM_CAP_ARM_NISV_TO_USER, kvm_enable_cap};
 use kvm_ioctls::IoEventAddress;
 use rustix::rand::GetRandomFlags;
+use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
 use vm_allocator::{AddressAllocator, AllocPolicy, IdAllocator};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::errno;
@@ -26,13 +27,13 @@ use super::signals::Signals;
 use super::timing::Timeline;
 use super::vcpu::{Shared, Vcpu};
 use super::worker::Subscriber;
-use crate::config::VmConfig;
+use crate::config::{BalloonConfig, Repopulate, VmConfig};
 use crate::devices::{Console, MmioBus, Rtc, Serial, SerialInput};
 use crate::kvm::memslot::MappedVm;
 use crate::kvm::register::Register;
 use crate::memory::release::{Options, Release};
 use crate::memory::{GuestRam, Ledger};
-use crate::virtio::{Block, MmioTransport, Rng, VirtioDevice};
+use crate::virtio::{Balloon, Block, MmioTransport, Rng, VirtioDevice, balloon};
 
 /// A machine that is switched off: everything that outlives a reset.
 pub struct Machine {
@@ -41,6 +42,7 @@ pub struct Machine {
     ram: GuestRam,
     ledger: Ledger,
     release: Arc<Release>,
+    balloon: Option<Arc<balloon::Control>>,
     payload: Payload,
     placement: Placement,
     bus: Arc<MmioBus>,
@@ -64,6 +66,8 @@ pub struct PoweredOn {
 pub struct Peripherals {
     /// The devices' work.
     pub subscribers: Vec<Subscriber>,
+    /// The balloon's.
+    pub balloon: Option<Subscriber>,
     /// Readable once the user has asked to quit on the console.
     pub quit: EventFd,
     /// What asks from outside to stop.
@@ -90,7 +94,16 @@ impl Machine {
         models.push(Box::new(Rng::new()));
         let ram = GuestRam::allocate(&config.memory, GuestAddress(layout::RAM_BASE))?;
         let ledger = Ledger::new(&ram)?;
-        let release = Arc::new(Release::new(&ram, ledger.clone(), Options::default()));
+        let options = config.balloon.as_ref().map(release_options).unwrap_or_default();
+        let release = Arc::new(Release::new(&ram, ledger.clone(), options));
+        // The last, so that it moves no other device.
+        let mut balloon = None;
+        if let Some(config) = &config.balloon {
+            let (device, control) =
+                Balloon::new(config, ram.size(), Arc::clone(&release) as _).map_err(Error::Transport)?;
+            models.push(Box::new(device));
+            balloon = Some(control);
+        }
         timeline.memory_mapped();
         let virtio = transports(models, &ram)?;
 
@@ -107,9 +120,15 @@ impl Machine {
         bus.insert("serial", GuestAddress(layout::SERIAL.base), Serial::SIZE, serial.clone())?;
         bus.insert("rtc", GuestAddress(layout::RTC.base), Rtc::SIZE, Arc::new(Rtc::new()))?;
         let mut subscribers: Vec<Subscriber> = vec![Box::new(input)];
+        let mut balloon_subscriber: Option<Subscriber> = None;
         for (slot, transport) in &virtio {
             bus.insert("virtio", GuestAddress(slot.window.base), MmioTransport::SIZE, transport.clone())?;
-            subscribers.push(Box::new(Arc::clone(transport)));
+            let subscriber = Box::new(Arc::clone(transport));
+            if transport.id() == VIRTIO_ID_BALLOON {
+                balloon_subscriber = Some(subscriber);
+            } else {
+                subscribers.push(subscriber);
+            }
         }
         let machine = Self {
             host,
@@ -117,6 +136,7 @@ impl Machine {
             ram,
             ledger,
             release,
+            balloon,
             payload,
             placement,
             bus: Arc::new(bus),
@@ -124,12 +144,17 @@ impl Machine {
             virtio,
             timeline,
         };
-        Ok((machine, Peripherals { subscribers, quit, signals }))
+        Ok((machine, Peripherals { subscribers, balloon: balloon_subscriber, quit, signals }))
     }
 
     /// The serial port, for its owner to stop and finish.
     pub fn serial(&self) -> &Serial {
         &self.serial
+    }
+
+    /// What controls the balloon, where there is one.
+    pub fn balloon(&self) -> Option<&Arc<balloon::Control>> {
+        self.balloon.as_ref()
     }
 
     /// What is left when the machine has gone: its memory, and what is known of it.
@@ -233,6 +258,11 @@ const AFFINITY: u64 = 0xff_00ff_ffff;
 
 fn refused(what: &'static str) -> impl Fn(errno::Error) -> Error {
     move |source| Error::Refused { what, source }
+}
+
+/// How memory goes back through this balloon.
+fn release_options(config: &BalloonConfig) -> Options {
+    Options { block: config.block.bytes(), repopulate: config.repopulate == Repopulate::Block }
 }
 
 /// Gives each device a window and an interrupt.

@@ -1,4 +1,5 @@
-//! The thread that does the devices' work: the event loop of every queue and of console input.
+//! The threads that do the devices' work, each an event loop: one for every queue and for console input, and one
+//! for the balloon alone, so that no disk waits for memory to be given back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +15,10 @@ pub type Subscriber = Box<dyn MutEventSubscriber + Send>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The event loop could not be made.
-    #[error("can't create the devices' event loop: {0}")]
+    #[error("can't create an event loop for devices: {0}")]
     Loop(event_manager::Error),
     /// The thread could not be started.
-    #[error("can't start the devices' thread: {0}")]
+    #[error("can't start a thread for devices: {0}")]
     Thread(io::Error),
 }
 
@@ -29,11 +30,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread, which serves `subscribers` until it is stopped.
+    /// Starts a thread of this name, which serves `subscribers` until it is stopped.
     ///
     /// # Errors
     /// [`Error`] says which resource the host refused.
-    pub fn start(subscribers: Vec<Subscriber>) -> Result<Self, Error> {
+    pub fn start(name: &'static str, subscribers: Vec<Subscriber>) -> Result<Self, Error> {
         let mut events = EventManager::<Subscriber>::new().map_err(Error::Loop)?;
         for subscriber in subscribers {
             events.add_subscriber(subscriber);
@@ -45,12 +46,12 @@ impl Worker {
             while !stopped.load(Ordering::Acquire) {
                 if let Err(error) = events.run() {
                     // Waiting is all that can fail here, and nothing but the loop can do it.
-                    tracing::error!(%error, "the devices' event loop failed: devices stand still");
+                    tracing::error!(name, %error, "an event loop failed: its devices stand still");
                     return;
                 }
             }
         };
-        let thread = Builder::new().name("devices".into()).spawn(serve).map_err(Error::Thread)?;
+        let thread = Builder::new().name(name.into()).spawn(serve).map_err(Error::Thread)?;
         Ok(Self { thread: Some(thread), stop, remote })
     }
 }
@@ -66,7 +67,7 @@ impl Drop for Worker {
                     let _ = thread.join();
                 }
             }
-            Err(error) => tracing::warn!(%error, "the devices' thread can't be woken to stop"),
+            Err(error) => tracing::warn!(%error, "a devices' thread can't be woken to stop"),
         }
     }
 }
