@@ -5,12 +5,13 @@
 //! # The house
 //!
 //! A folder per concern, one noun per file. Imports run downward only:
-//! [`cli`] > [`machine`] > [`virtio`], `kvm` > [`devices`], [`memory`] > [`config`].
+//! [`cli`] > [`api`] > [`machine`] > [`virtio`], `kvm` > [`devices`], [`memory`] > [`config`].
 //! What a lower floor must tell an upper one goes through a trait that the lower one owns.
 //!
 //! | module | concern | builds on |
 //! |---|---|---|
 //! | [`cli`] | one file per subcommand | any Linux |
+//! | [`api`] | HTTP on a Unix socket: routes and shapes, no logic | any Linux |
 //! | [`config`] | what a VM is: plain, validated, serde types, no side effects | any Linux |
 //! | [`report`] | what a person or a program is shown of a VM's memory | any Linux |
 //! | [`machine`] | assembly and life cycle of a VM | arm64, but for its pure parts |
@@ -19,6 +20,7 @@
 //! | [`devices`] | MMIO bus, serial port, clock, console | any Linux |
 //! | [`virtio`] | virtio-mmio transport, block, entropy | any Linux |
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod devices;

@@ -72,8 +72,12 @@ pub struct RunArgs {
     /// The other end of the serial port [default: stdio, where Ctrl-A x quits].
     #[arg(long, value_name = "stdio|pty|file:PATH|null")]
     console: Option<ConsoleConfig>,
-    /// The same as JSON, with the keys kernel, initrd, cmdline, cpus, memory, disks, balloon and console. What the
-    /// command line says too, it says last.
+    /// Unix socket of the HTTP API, made here and removed at the end; its client is `quire ctl` [default:
+    /// none].
+    #[arg(long, value_name = "PATH")]
+    api_sock: Option<PathBuf>,
+    /// The same as JSON, with the keys kernel, initrd, cmdline, cpus, memory, disks, balloon, console
+    /// and api_sock. What the command line says too, it says last.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print how long it took from process start to the first guest instruction and the first console
@@ -139,6 +143,14 @@ pub enum Error {
         std::env::consts::ARCH
     )]
     Architecture,
+    /// The API's socket.
+    #[cfg(target_arch = "aarch64")]
+    #[error(transparent)]
+    Api(#[from] crate::api::Error),
+    /// The handle of the machine.
+    #[cfg(target_arch = "aarch64")]
+    #[error("can't create the machine's event: {0}")]
+    Event(io::Error),
     /// The machine.
     #[cfg(target_arch = "aarch64")]
     #[error(transparent)]
@@ -152,7 +164,7 @@ impl Failure for Error {
             #[cfg(not(target_arch = "aarch64"))]
             Self::Architecture => 1,
             #[cfg(target_arch = "aarch64")]
-            Self::Machine(_) => 1,
+            Self::Api(_) | Self::Event(_) | Self::Machine(_) => 1,
         }
     }
 }
@@ -195,6 +207,7 @@ impl RunArgs {
             disks: if self.disk.is_empty() { base.disks } else { self.disk.clone() },
             balloon: self.balloon.clone().or(base.balloon),
             console: self.console.clone().unwrap_or(base.console),
+            api_sock: self.api_sock.clone().or(base.api_sock),
         }
     }
 
@@ -202,10 +215,15 @@ impl RunArgs {
     fn run_machine(&self, config: &VmConfig, start: Start) -> Result<ExitCode, Error> {
         use std::sync::Arc;
 
-        use crate::machine::{self, Outcome, timing::Timeline};
+        use crate::api::Server;
+        use crate::machine::{self, Outcome, control::Control, timing::Timeline};
 
         let timeline = Arc::new(Timeline::new(start.main, start.before));
-        let ended = machine::run(config, &timeline);
+        let control = Control::new(config.clone()).map_err(Error::Event)?;
+        // Before anything that takes long: a path that can't be had is said at once.
+        let server =
+            config.api_sock.as_deref().map(|path| Server::start(path, control.clone())).transpose()?;
+        let ended = machine::run(&control, &timeline);
         if self.timing {
             eprint!("{timeline}");
         }
@@ -215,9 +233,12 @@ impl RunArgs {
         match &ended.outcome {
             Ok(Outcome::PowerOff) => tracing::info!("the guest powered itself off"),
             Ok(Outcome::Signal(signal)) => eprintln!("quire: stopped the guest on {signal}"),
+            Ok(Outcome::Asked) => eprintln!("quire: stopped the guest as the API asked for it"),
             Ok(Outcome::Quit) => eprintln!("quire: stopped the guest on Ctrl-A x"),
             Err(_) => {}
         }
+        // Nobody asks for a memory that is about to go.
+        drop(server);
         ended.tear_down().map_err(Error::Machine)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -291,6 +312,8 @@ mod tests {
             "size=1G,report=on",
             "--console",
             "null",
+            "--api-sock",
+            "api.sock",
         ]);
         let expected = VmConfig {
             kernel: Some("Image".into()),
@@ -309,6 +332,7 @@ mod tests {
             ],
             balloon: Some(BalloonConfig { size: 1 << 30, report: true, ..BalloonConfig::default() }),
             console: ConsoleConfig::Null,
+            api_sock: Some("api.sock".into()),
         };
         assert_eq!(args.config().unwrap(), expected);
     }
@@ -322,7 +346,7 @@ mod tests {
     #[test]
     fn the_command_line_overrides_the_file_value_by_value() {
         let json = r#"{ "kernel": "Image", "cpus": 4, "memory": "1G,backing=memfd",
-                        "disks": ["a.img", "b.img"], "console": "pty" }"#;
+                        "disks": ["a.img", "b.img"], "console": "pty", "api_sock": "a.sock" }"#;
         let config = with_file(json, &["--cpus", "2", "--memory", "2G", "--disk", "c.img,ro"]).unwrap();
         let expected = VmConfig {
             kernel: Some("Image".into()),
@@ -330,6 +354,7 @@ mod tests {
             memory: MemoryConfig { size: 2 << 30, ..MemoryConfig::default() },
             disks: vec![DiskConfig { path: "c.img".into(), read_only: true }],
             console: ConsoleConfig::Pty,
+            api_sock: Some("a.sock".into()),
             ..VmConfig::default()
         };
         assert_eq!(config, expected);

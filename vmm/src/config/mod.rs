@@ -35,7 +35,7 @@ mod memory;
 pub mod size;
 mod validate;
 mod vm;
-mod words;
+pub(crate) mod words;
 
 pub use backing::Backing;
 pub use balloon::{BalloonConfig, Repopulate};

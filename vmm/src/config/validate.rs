@@ -83,6 +83,9 @@ impl VmConfig {
         if let ConsoleConfig::File(path) = &self.console {
             add("console file", path, true);
         }
+        if let Some(path) = &self.api_sock {
+            add("API socket", path, true);
+        }
         roles
     }
 }

@@ -34,6 +34,9 @@ pub struct VmConfig {
     /// Where the serial port's other end is.
     #[serde(default)]
     pub console: ConsoleConfig,
+    /// Where the API's Unix socket is; none where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_sock: Option<PathBuf>,
 }
 
 const fn one() -> u32 {
@@ -52,6 +55,7 @@ impl Default for VmConfig {
             disks: Vec::new(),
             balloon: None,
             console: ConsoleConfig::default(),
+            api_sock: None,
         }
     }
 }
@@ -59,7 +63,7 @@ impl Default for VmConfig {
 impl VmConfig {
     /// The keys of the JSON object.
     pub(super) const KEYS: &'static [&'static str] =
-        &["kernel", "initrd", "cmdline", "cpus", "memory", "disks", "balloon", "console"];
+        &["kernel", "initrd", "cmdline", "cpus", "memory", "disks", "balloon", "console", "api_sock"];
 
     /// Reads a configuration from JSON, without validating it as a whole.
     ///

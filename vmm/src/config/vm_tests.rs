@@ -7,7 +7,7 @@ const FULL: &str = r#"{
     "balloon": { "size": "1G", "stats": 5, "report": true, "hint": "on", "deflate-on-oom": true, "block": "2M",
                  "repopulate": "block", "must-tell-host": false },
     "disks": [ { "path": "a,b.img", "ro": true }, "c.img" ],
-    "console": "file:out.log"
+    "console": "file:out.log", "api_sock": "api.sock"
 }"#;
 
 fn full() -> VmConfig {
@@ -37,6 +37,7 @@ fn full() -> VmConfig {
             must_tell_host: false,
         }),
         console: ConsoleConfig::File("out.log".into()),
+        api_sock: Some("api.sock".into()),
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn known(name: &str, place: &str, keys: &'static [&'static str]) -> R
 }
 
 /// The key that looks most like `name`.
-fn nearest(name: &str, keys: &'static [&'static str]) -> &'static str {
+pub(crate) fn nearest<'a>(name: &str, keys: &[&'a str]) -> &'a str {
     let name = name.to_ascii_lowercase();
     let likeness = |key: &str| strsim::jaro_winkler(&name, key);
     keys.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default()

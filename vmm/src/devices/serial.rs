@@ -80,6 +80,12 @@ impl Serial {
         self.output.stop();
     }
 
+    /// Whether a vCPU that waits for a terminal goes on at once, with the byte that it has: so that it can
+    /// be paused. Nothing is dropped.
+    pub fn hurry(&self, on: bool) {
+        self.output.hurry(on);
+    }
+
     /// Writes out what the guest has sent, for `limit` at most, and gives the terminal back.
     pub fn finish(&self, limit: Duration) {
         self.output.finish(limit);

@@ -26,6 +26,12 @@ impl Register {
     /// The faulting address of the last exception taken to EL1.
     pub const FAR_EL1: Self = Self::system(3, 0, 6, 0, 0);
 
+    /// The guest's virtual counter. Setting it in one vCPU moves it in all.
+    ///
+    /// `KVM_REG_ARM_TIMER_CNT`: the name that KVM gave it is the one that `CNTV_CVAL_EL0` would have
+    /// (Documentation/virt/kvm/api.rst, 4.68).
+    pub const TIMER_CNT: Self = Self::system(3, 3, 14, 3, 2);
+
     /// General-purpose register `n`, below 31.
     pub const fn x(n: u8) -> Self {
         assert!(n < 31, "there are 31 general-purpose registers");
@@ -74,5 +80,7 @@ mod tests {
         assert_eq!(Register::PSTATE.0, 0x6030_0000_0010_0042);
         assert_eq!(Register::MPIDR_EL1.0, 0x6030_0000_0013_c005);
         assert_eq!(Register::CLIDR_EL1.0, 0x6030_0000_0013_c801);
+        // arch/arm64/include/uapi/asm/kvm.h: ARM64_SYS_REG(3, 3, 14, 3, 2).
+        assert_eq!(Register::TIMER_CNT.0, 0x6030_0000_0013_df1a);
     }
 }

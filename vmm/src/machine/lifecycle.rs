@@ -6,12 +6,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::Error;
+use super::control::Control;
 use super::machine::{Machine, Peripherals};
 use super::running::{Running, Stop};
 use super::timing::Timeline;
 use super::vcpu::Crash;
 use super::worker::Worker;
-use crate::config::VmConfig;
 use crate::memory::release::Release;
 use crate::memory::{GuestRam, Ledger, teardown};
 
@@ -59,22 +59,31 @@ pub enum Outcome {
     Signal(Signal),
     /// Ctrl-A x on the console.
     Quit,
+    /// Somebody asked for it through the machine's [`Control`].
+    Asked,
 }
 
-/// Runs the machine that `config` describes until the guest powers it off, something asks it to
+/// Runs the machine that `control`'s configuration describes until the guest powers it off, something asks it to
 /// stop, or it can't go on. A reset reboots the guest in place.
 ///
 /// # Errors
 /// [`Error`] says what keeps it from starting.
-pub fn run(config: &VmConfig, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
+pub fn run(control: &Control, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
+    let ended = live(control, timeline);
+    control.end();
+    ended
+}
+
+fn live(control: &Control, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
     let (machine, Peripherals { subscribers, balloon, quit, signals }) =
-        Machine::assemble(config, Arc::clone(timeline))?;
+        Machine::assemble(control.config(), Arc::clone(timeline))?;
+    control.equip(machine.parts());
     let worker = Worker::start("devices", subscribers)?;
     let balloon = balloon.map(|balloon| Worker::start("balloon", vec![balloon])).transpose()?;
     let outcome = loop {
-        let mut on = machine.power_on()?;
+        let mut on = machine.power_on(control)?;
         let running = Running::start(std::mem::take(&mut on.vcpus), &on.shared).map_err(Error::Threads)?;
-        let stop = running.wait(&signals, &quit).map_err(Error::Wait)?;
+        let stop = running.wait(&signals, &quit, control, machine.serial()).map_err(Error::Wait)?;
         // A vCPU may be waiting for a terminal that takes nothing: it could not be stopped, and who waits
         // for its thread takes no signal.
         machine.serial().stop();
@@ -88,6 +97,7 @@ pub fn run(config: &VmConfig, timeline: &Arc<Timeline>) -> Result<Ended, Error> 
             Stop::PowerOff => break Ok(Outcome::PowerOff),
             Stop::Signal(signal) => break Ok(Outcome::Signal(signal)),
             Stop::Quit => break Ok(Outcome::Quit),
+            Stop::Asked => break Ok(Outcome::Asked),
             Stop::Crash(crash) => break Err(crash),
         }
     };

@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use kvm_bindings::{KVM_CAP_ARM_NISV_TO_USER, kvm_enable_cap};
 use kvm_ioctls::IoEventAddress;
@@ -17,6 +16,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::Error;
 use super::boot::{self, Placement};
 use super::cache;
+use super::control::{Control, Parts};
 use super::fdt::{self, Board, VirtioSlot};
 use super::features::Features;
 use super::gic::Controller;
@@ -152,9 +152,13 @@ impl Machine {
         &self.serial
     }
 
-    /// What controls the balloon, where there is one.
-    pub fn balloon(&self) -> Option<&Arc<balloon::Control>> {
-        self.balloon.as_ref()
+    /// What may be asked directly while it runs.
+    pub fn parts(&self) -> Parts {
+        Parts {
+            release: Arc::clone(&self.release),
+            ledger: self.ledger.clone(),
+            balloon: self.balloon.clone(),
+        }
     }
 
     /// What is left when the machine has gone: its memory, and what is known of it.
@@ -170,11 +174,12 @@ impl Machine {
         }
     }
 
-    /// Creates the VM, with its vCPUs, interrupts and notifications, and loads what it boots.
+    /// Creates the VM, with its vCPUs, interrupts and notifications, and loads what it boots. It starts as
+    /// `control` wants it: running or paused.
     ///
     /// # Errors
     /// [`Error`] says what KVM refused.
-    pub fn power_on(&self) -> Result<PoweredOn, Error> {
+    pub fn power_on(&self, control: &Control) -> Result<PoweredOn, Error> {
         let vm = self.host.create_vm(self.ram.size())?;
         // Without it an access that KVM can't decode ends KVM_RUN with no word on where.
         let nisv = kvm_enable_cap { cap: KVM_CAP_ARM_NISV_TO_USER, ..kvm_enable_cap::default() };
@@ -231,7 +236,7 @@ impl Machine {
         self.timeline.ready();
         let shared = Shared {
             bus: Arc::clone(&self.bus),
-            stop: Arc::new(AtomicBool::new(false)),
+            gate: Arc::new(control.gate(vcpus.len())),
             timeline: Arc::clone(&self.timeline),
         };
         Ok(PoweredOn { vcpus, shared, _gic: gic, _vm: vm })

@@ -12,6 +12,8 @@
 //! | [`fdt`] | the device tree |
 //! | [`cache`] | the caches that a vCPU says it has |
 //! | [`timing`] | when what happened |
+//! | [`control`] | what may be asked of a running machine: pause, resume, stop |
+//! | [`gate`] | where vCPUs stand while the machine is paused |
 //! | `image` | the built-in guest (arm64) |
 //! | `payload` | what is booted: a kernel file or the built-in guest, and an initial RAM disk (arm64) |
 //! | `host` | /dev/kvm: may we use it, does the guest fit (arm64) |
@@ -27,7 +29,9 @@
 
 pub mod boot;
 pub mod cache;
+pub mod control;
 pub mod fdt;
+pub mod gate;
 pub mod kernel;
 pub mod layout;
 pub mod timing;

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{Builder, JoinHandle};
 
@@ -10,14 +9,18 @@ use nix::sys::signal::Signal;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::control::{Control, Order};
+use super::gate::Gate;
 use super::signals::Signals;
 use super::vcpu::{Cause, Crash, End, Shared, State, Vcpu};
+use crate::devices::Serial;
 use crate::kvm::kick::kick;
 
 /// What the main thread waits for, as epoll names it.
 const SIGNAL: u64 = 0;
 const QUIT: u64 = 1;
 const ENDED: u64 = 2;
+const CONTROL: u64 = 3;
 
 /// Why the machine stopped running.
 #[derive(Debug)]
@@ -32,13 +35,15 @@ pub enum Stop {
     Signal(Signal),
     /// Ctrl-A x on the console.
     Quit,
+    /// Somebody asked for it through the machine's [`Control`].
+    Asked,
 }
 
 /// The vCPU threads of one VM.
 #[derive(Debug)]
 pub struct Running {
     threads: Vec<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
+    gate: Arc<Gate>,
     ends: mpsc::Receiver<End>,
     ended: Arc<EventFd>,
 }
@@ -49,6 +54,7 @@ struct Report {
     ends: mpsc::Sender<End>,
     // One descriptor for all: 512 vCPUs take half of what a process usually may have.
     ended: Arc<EventFd>,
+    gate: Arc<Gate>,
     end: Option<End>,
 }
 
@@ -60,6 +66,8 @@ impl Drop for Report {
         // Nobody listens any more once the machine is being stopped.
         let _ = self.ends.send(end);
         let _ = self.ended.write(1);
+        // Only now: whoever finds that nobody runs any more finds the reason too.
+        self.gate.leave();
     }
 }
 
@@ -71,14 +79,14 @@ impl Running {
     pub fn start(vcpus: Vec<Vcpu>, shared: &Shared) -> io::Result<Self> {
         let (sender, ends) = mpsc::channel();
         let ended = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
-        let stop = Arc::clone(&shared.stop);
-        stop.store(false, Ordering::Release);
-        let mut running = Self { threads: Vec::with_capacity(vcpus.len()), stop, ends, ended };
+        let gate = Arc::clone(&shared.gate);
+        let mut running = Self { threads: Vec::with_capacity(vcpus.len()), gate, ends, ended };
         for vcpu in vcpus {
             let report = Report {
                 index: vcpu.index,
                 ends: sender.clone(),
                 ended: Arc::clone(&running.ended),
+                gate: Arc::clone(&running.gate),
                 end: None,
             };
             let shared = shared.clone();
@@ -95,19 +103,30 @@ impl Running {
         Ok(running)
     }
 
-    /// Waits until the guest ends, a signal comes in or `quit` becomes readable.
+    /// Waits until the guest ends, a signal comes in, `quit` becomes readable or `control` asks to stop, and
+    /// pauses and resumes the guest meanwhile as `control` asks for it. `serial` is where a vCPU may wait for
+    /// a terminal that takes nothing.
     ///
     /// # Errors
     /// The kernel's, where waiting fails.
-    pub fn wait(&self, signals: &Signals, quit: &EventFd) -> io::Result<Stop> {
+    pub fn wait(
+        &self,
+        signals: &Signals,
+        quit: &EventFd,
+        control: &Control,
+        serial: &Serial,
+    ) -> io::Result<Stop> {
         let epoll = Epoll::new()?;
-        for (fd, data) in
-            [(signals.as_raw_fd(), SIGNAL), (quit.as_raw_fd(), QUIT), (self.ended.as_raw_fd(), ENDED)]
-        {
+        for (fd, data) in [
+            (signals.as_raw_fd(), SIGNAL),
+            (quit.as_raw_fd(), QUIT),
+            (self.ended.as_raw_fd(), ENDED),
+            (control.event().as_raw_fd(), CONTROL),
+        ] {
             epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, data))?;
         }
         loop {
-            let mut ready = [EpollEvent::default(); 3];
+            let mut ready = [EpollEvent::default(); 4];
             let count = match epoll.wait(-1, &mut ready) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -128,6 +147,25 @@ impl Running {
             if is_ready(QUIT) {
                 return Ok(Stop::Quit);
             }
+            if is_ready(CONTROL) {
+                match control.attend(&self.gate) {
+                    Order::Nothing => {}
+                    Order::Kick => {
+                        serial.hurry(true);
+                        self.kick();
+                    }
+                    Order::GoOn => serial.hurry(false),
+                    Order::Stop => return Ok(Stop::Asked),
+                }
+            }
+        }
+    }
+
+    fn kick(&self) {
+        for thread in &self.threads {
+            if let Err(error) = kick(thread) {
+                tracing::warn!(%error, "a vCPU thread can't be kicked");
+            }
         }
     }
 }
@@ -135,12 +173,8 @@ impl Running {
 impl Drop for Running {
     /// Stops every vCPU and waits for its thread.
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        for thread in &self.threads {
-            if let Err(error) = kick(thread) {
-                tracing::warn!(%error, "a vCPU thread can't be kicked");
-            }
-        }
+        self.gate.stop();
+        self.kick();
         for thread in self.threads.drain(..) {
             // A panic in there has been reported where it happened.
             let _ = thread.join();

@@ -1,12 +1,12 @@
 //! One vCPU and the thread that runs it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::errno;
 
+use super::gate::{Clock, Gate, Pass};
 use super::timing::Timeline;
 use crate::devices::MmioBus;
 use crate::kvm::exit::{internal_error, no_syndrome};
@@ -140,10 +140,27 @@ pub struct Vcpu {
 pub struct Shared {
     /// Where accesses outside RAM go.
     pub bus: Arc<MmioBus>,
-    /// Set, and followed by a kick, to stop.
-    pub stop: Arc<AtomicBool>,
+    /// What every vCPU passes before it enters the guest; closing it is followed by a kick.
+    pub gate: Arc<Gate>,
     /// Where the first entry into the guest is noted.
     pub timeline: Arc<Timeline>,
+}
+
+/// The counter of one vCPU is that of all: KVM keeps one offset for the VM.
+impl Clock for VcpuFd {
+    fn read(&self) -> Option<u64> {
+        let count = Register::TIMER_CNT.get(self);
+        if let Err(error) = &count {
+            tracing::warn!(%error, "the guest's counter can't be read: it runs on while the guest is paused");
+        }
+        count.ok()
+    }
+
+    fn set(&self, count: u64) {
+        if let Err(error) = Register::TIMER_CNT.set(self, count) {
+            tracing::warn!(%error, "the guest's counter can't be set: it ran on while the guest was paused");
+        }
+    }
 }
 
 impl Vcpu {
@@ -169,7 +186,7 @@ impl Vcpu {
 
     /// Enters the guest once and does what it left for.
     fn step(&mut self, shared: &Shared) -> Result<Option<End>, Cause> {
-        if shared.stop.load(Ordering::Acquire) {
+        if shared.gate.pass(&self.fd) == Pass::Stop {
             return Ok(Some(End::Stopped));
         }
         let cause = match self.fd.run() {

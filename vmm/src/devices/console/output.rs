@@ -49,6 +49,8 @@ struct State {
     writing: bool,
     /// Nobody waits.
     stopped: bool,
+    /// Nobody waits for the moment, and nothing is dropped for it.
+    hurried: bool,
     /// The other end is gone for good.
     broken: bool,
     /// Nobody is left to push.
@@ -99,7 +101,9 @@ impl Output {
     pub fn wait_for_room(&self) {
         let Some(shared) = self.shared() else { return };
         let state = lock(&shared.state);
-        let full = |state: &mut State| state.buffer.len() >= BOUND && !state.stopped && !state.broken;
+        let full = |state: &mut State| {
+            state.buffer.len() >= BOUND && !state.stopped && !state.hurried && !state.broken
+        };
         drop(shared.drained.wait_while(state, full));
     }
 
@@ -110,10 +114,20 @@ impl Output {
         shared.drained.notify_all();
     }
 
-    /// Has who prints wait again, after [`Output::stop`].
+    /// Has who prints wait again, after [`Output::stop`] or [`Output::hurry`].
     pub fn resume(&self) {
         let Some(shared) = self.shared() else { return };
-        lock(&shared.state).stopped = false;
+        let mut state = lock(&shared.state);
+        state.stopped = false;
+        state.hurried = false;
+    }
+
+    /// Whether who waits goes on at once with the byte that it has, which goes over the bound. Each vCPU adds
+    /// one at most, since it is stopped before it comes back.
+    pub fn hurry(&self, on: bool) {
+        let Some(shared) = self.shared() else { return };
+        lock(&shared.state).hurried = on;
+        shared.drained.notify_all();
     }
 
     /// Waits until all is written out, for `limit` at most.
@@ -280,6 +294,22 @@ mod tests {
         output.push(b"too late");
         assert_eq!(output.dropped(), 8);
         output.finish(Duration::ZERO);
+    }
+
+    #[test]
+    fn hurrying_ends_the_wait_and_drops_nothing() {
+        let (mut reader, output, len) = stuck();
+        let theirs = output.clone();
+        let waiter = thread::spawn(move || {
+            theirs.wait_for_room();
+            theirs.push(b"!");
+        });
+        output.hurry(true);
+        waiter.join().unwrap();
+        output.hurry(false);
+        let mut seen = vec![0; len + 1];
+        reader.read_exact(&mut seen).unwrap();
+        assert_eq!((seen.last(), output.dropped()), (Some(&b'!'), 0));
     }
 
     #[test]

@@ -1,0 +1,168 @@
+//! A machine like the real one, but for KVM: its vCPU threads pass the gate and count, and its main loop
+//! attends to its control.
+
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+
+use quire::config::VmConfig;
+use quire::machine::control::{Control, Order};
+use quire::machine::gate::{Clock, Gate, Pass};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+/// What the vCPU threads of all power-ons share.
+#[derive(Default)]
+pub(crate) struct World {
+    /// Passes of any vCPU.
+    pub(crate) steps: AtomicU64,
+    /// Set by a test while no vCPU may run.
+    pub(crate) must_stand: AtomicBool,
+    /// Passes of a vCPU while it was set.
+    pub(crate) violations: AtomicU64,
+    /// The virtual counter: read once when all stand, set once before anybody runs.
+    pub(crate) clock: Mutex<Vec<ClockEvent>>,
+    /// One vCPU ends with this, then it is taken back.
+    wish: Mutex<Option<End>>,
+    /// How often the machine was powered on.
+    pub(crate) power_ons: AtomicUsize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClockEvent {
+    Read(u64),
+    Set(u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Reset,
+    PowerOff,
+}
+
+impl Clock for World {
+    fn read(&self) -> Option<u64> {
+        let count = self.steps.load(Ordering::SeqCst);
+        self.clock.lock().unwrap().push(ClockEvent::Read(count));
+        Some(count)
+    }
+
+    fn set(&self, count: u64) {
+        self.clock.lock().unwrap().push(ClockEvent::Set(count));
+    }
+}
+
+pub(crate) struct Machine {
+    pub(crate) control: Control,
+    pub(crate) world: Arc<World>,
+    main: Option<JoinHandle<&'static str>>,
+}
+
+impl Machine {
+    pub(crate) fn start(vcpus: usize) -> Self {
+        Self::of(VmConfig::default(), vcpus)
+    }
+
+    /// A machine that is switched on, of `vcpus` vCPUs.
+    pub(crate) fn of(config: VmConfig, vcpus: usize) -> Self {
+        let control = Control::new(config).unwrap();
+        let world = Arc::new(World::default());
+        let (theirs, their_world) = (control.clone(), world.clone());
+        let main = thread::spawn(move || {
+            let why = live(&theirs, &their_world, vcpus);
+            theirs.end();
+            why
+        });
+        let machine = Self { control, world, main: Some(main) };
+        machine.wait_for_steps();
+        machine
+    }
+
+    /// Waits until a vCPU has run since the call.
+    pub(crate) fn wait_for_steps(&self) {
+        let before = self.world.steps.load(Ordering::SeqCst);
+        while self.world.steps.load(Ordering::SeqCst) == before {
+            thread::yield_now();
+        }
+    }
+
+    /// Has the guest reset or power off the machine.
+    pub(crate) fn wish(&self, end: End) {
+        *self.world.wish.lock().unwrap() = Some(end);
+    }
+
+    /// Waits for the end: why it came.
+    pub(crate) fn join(mut self) -> &'static str {
+        self.main.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some(main) = self.main.take() {
+            let _ = self.control.stop();
+            let _ = main.join();
+        }
+    }
+}
+
+fn live(control: &Control, world: &Arc<World>, vcpus: usize) -> &'static str {
+    loop {
+        world.power_ons.fetch_add(1, Ordering::SeqCst);
+        let gate = Arc::new(control.gate(vcpus));
+        let (sender, ends) = mpsc::channel();
+        let threads: Vec<_> = (0..vcpus)
+            .map(|_| {
+                let (gate, world, sender, control) =
+                    (gate.clone(), world.clone(), sender.clone(), control.clone());
+                thread::spawn(move || {
+                    if let Some(end) = vcpu(&gate, &world) {
+                        sender.send(end).unwrap();
+                        control.wake();
+                    }
+                    gate.leave();
+                })
+            })
+            .collect();
+        let end = wait(control, &gate, &ends);
+        gate.stop();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        match end {
+            None => return "asked",
+            Some(End::PowerOff) => return "power-off",
+            Some(End::Reset) => {}
+        }
+    }
+}
+
+fn vcpu(gate: &Gate, world: &World) -> Option<End> {
+    loop {
+        if gate.pass(world) == Pass::Stop {
+            return None;
+        }
+        if world.must_stand.load(Ordering::SeqCst) {
+            world.violations.fetch_add(1, Ordering::SeqCst);
+        }
+        world.steps.fetch_add(1, Ordering::SeqCst);
+        if let Some(end) = world.wish.lock().unwrap().take() {
+            return Some(end);
+        }
+        thread::yield_now();
+    }
+}
+
+fn wait(control: &Control, gate: &Gate, ends: &mpsc::Receiver<End>) -> Option<End> {
+    let epoll = Epoll::new().unwrap();
+    epoll.ctl(ControlOperation::Add, control.event().as_raw_fd(), EpollEvent::new(EventSet::IN, 0)).unwrap();
+    loop {
+        epoll.wait(-1, &mut [EpollEvent::default()]).unwrap();
+        if let Ok(end) = ends.try_recv() {
+            return Some(end);
+        }
+        if control.attend(gate) == Order::Stop {
+            return None;
+        }
+    }
+}
