@@ -20,7 +20,7 @@ use crate::terminal::Terminal;
 /// How long anything may take before it counts as hanging.
 pub const LIMIT: Duration = Duration::from_secs(180);
 /// How often a process is asked whether it has ended.
-const POLL: Duration = Duration::from_millis(10);
+pub(crate) const POLL: Duration = Duration::from_millis(10);
 /// After how long a terminal whose program has ended has nothing more to say.
 const SILENCE: Duration = Duration::from_millis(500);
 
@@ -161,6 +161,11 @@ impl Guest {
             let (next, _) = self.log.grew.wait_timeout(streams, left).unwrap_or_else(PoisonError::into_inner);
             streams = next;
         }
+    }
+
+    /// What it printed so far, one output after the other.
+    pub fn printed(&self) -> String {
+        self.log.text()
     }
 
     /// Types `text`.

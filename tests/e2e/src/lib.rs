@@ -8,6 +8,7 @@
 //! | module | noun |
 //! |---|---|
 //! | [`environment`] | where `quire`, kernels and busybox are |
+//! | [`api`] | requests to the API of a `quire` process |
 //! | [`guest`] | a `quire` process: its console, its input, its end |
 //! | [`userland`] | an initramfs of busybox, modules and one script |
 //! | [`terminal`] | a pseudo-terminal to run `quire` in |
@@ -15,6 +16,7 @@
 //!
 //! On another architecture the scenarios compile to nothing, so that the workspace builds anywhere.
 
+pub mod api;
 pub mod environment;
 pub mod guest;
 pub mod hugepages;
