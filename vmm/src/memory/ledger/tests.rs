@@ -51,7 +51,7 @@ fn what_was_filled_meanwhile_is_found_and_counts_as_dirty() {
         let written = BASE + 4 * BLOCK..BASE + 6 * BLOCK;
         write(&ram, &written);
         assert_eq!(states(&books, written.clone()), [State::Vacant], "nobody has looked");
-        let refresh = books.refresh(&[written.clone()]).unwrap();
+        let refresh = books.refresh(std::slice::from_ref(&written)).unwrap();
         assert!(refresh.calls > 0 && refresh.found >= 2 * BLOCK);
         assert_eq!(states(&books, written.clone()), [State::FOUND]);
         // It stays known.
@@ -99,7 +99,7 @@ fn a_hard_fact_is_not_asked_about() {
     books.hold(held.clone()).unwrap();
     // The driver breaks its promise; nothing it can do makes the ledger look.
     write(&ram, &held);
-    assert_eq!(books.refresh(&[held.clone()]).unwrap().calls, 0);
+    assert_eq!(books.refresh(std::slice::from_ref(&held)).unwrap().calls, 0);
     // A look from elsewhere that takes it in leaves it alone.
     books.let_go(BASE..BASE + 4096 * 16).unwrap();
     books.refresh(&[BASE..BASE + 4096 * 16]).unwrap();
@@ -133,7 +133,7 @@ fn the_check_finds_what_is_lost() {
         assert!(books.check().unwrap().holds());
         // Behind the ledger's back.
         let gone = BASE + (64 << 10)..BASE + (128 << 10);
-        Discard::new(&ram).discard(&[gone.clone()]).unwrap();
+        Discard::new(&ram).discard(std::slice::from_ref(&gone)).unwrap();
         let check = books.check().unwrap();
         assert_eq!(check.lost, [gone]);
         assert!(!check.holds());
