@@ -1,6 +1,6 @@
-//! Builds the guest that `quire run` starts without a kernel, and hands its path to `machine::image`.
+//! Builds the guests that `quire run` starts without a kernel, and hands their paths to `machine::image`.
 //!
-//! For arm64 only: elsewhere `quire` has no machine to run it on. The image is bare metal, so it
+//! For arm64 only: elsewhere `quire` has no machine to run it on. The images are bare metal, so each
 //! is built by a cargo of its own, with its own target folder (the outer cargo holds the lock of the
 //! one in use), flags and profile; the toolchain, the target, the linker and the lock file are those
 //! of the outer build. What comes out, a position-independent ELF file, is made a flat arm64 Image.
@@ -40,11 +40,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     if variable("CARGO_CFG_TARGET_ARCH")? != "aarch64" {
         return Ok(());
     }
-    let elf = build("stamper")?;
-    let image = flatten(&fs::read(&elf)?).map_err(|error| format!("{}: {error}", elf.display()))?;
-    let path = Path::new(&variable("OUT_DIR")?).join("stamper.image");
-    fs::write(&path, image)?;
-    println!("cargo::rustc-env=QUIRE_STAMPER={}", path.display());
+    for package in ["stamper", "monitor"] {
+        let elf = build(package)?;
+        let image = flatten(&fs::read(&elf)?).map_err(|error| format!("{}: {error}", elf.display()))?;
+        let path = Path::new(&variable("OUT_DIR")?).join(package).with_extension("image");
+        fs::write(&path, image)?;
+        println!("cargo::rustc-env=QUIRE_{}={}", package.to_uppercase(), path.display());
+    }
     Ok(())
 }
 

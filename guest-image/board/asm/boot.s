@@ -1,8 +1,9 @@
 // The first instructions: Documentation/arch/arm64/booting.rst of Linux says how they are entered
 // (MMU off, data cache off, x0 is the device tree, EL1 or EL2, any 2 MiB aligned address).
 //
-// The image itself says at which exception level it runs: it brings `to_level`, `mmu_on`, `set_vectors`
-// and the vectors, and BLOCK, the attributes of a block of write-back memory (attribute index 1) there.
+// The image itself says at which exception level it runs. It brings the vectors, and these subroutines:
+// `to_level` (goes there), `block_attributes` (x22: what a block of write-back memory, attribute index 1,
+// says at that level), `mmu_on` and `set_vectors`.
 //
 // Until the MMU is on, memory is Device memory and uncached: only the boot tables are written.
 // They map this image and the device tree, one 2 MiB block each, at their own addresses; relocations
@@ -60,6 +61,7 @@ boot:
     cmp x3, x2
     b.lo 1b
     add x10, x9, #4096      // next free table
+    bl block_attributes
     adrp x0, image_start
     bl map_block
     mov x0, x20
@@ -138,7 +140,6 @@ map_block:
     add x2, x3, x1, lsl #3
     ubfx x3, x0, #21, #27
     lsl x3, x3, #21
-    mov x1, #BLOCK
-    orr x3, x3, x1
+    orr x3, x3, x22
     str x3, [x2]
     ret

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use aarch64_cpu::asm::wfi;
 use smccc::psci::{self, error::Error};
-use smccc::{Hvc, Smc};
+use smccc::{Call, Hvc, Smc};
 
 use crate::tree::Conduit;
 
@@ -55,4 +55,17 @@ pub fn halt() -> ! {
     loop {
         wfi();
     }
+}
+
+/// Whether KVM is the hypervisor below: it says so by the vendor's identifier (SMCCC, "Call UID Query";
+/// Linux, include/linux/arm-smccc.h).
+pub fn kvm_below() -> bool {
+    const CALL_UID: u32 = 0x8600_ff01;
+    const KVM: [u32; 4] = [0xb66f_b428, 0xe911_c52e, 0x564b_caa9, 0x743a_004d];
+    let answer = match CONDUIT.load(Ordering::Relaxed) {
+        1 => Hvc::call32(CALL_UID, [0; 7]),
+        2 => Smc::call32(CALL_UID, [0; 7]),
+        _ => return false,
+    };
+    answer[..4] == KVM
 }

@@ -1,7 +1,9 @@
 // What belongs to EL1: the way there, its MMU, its vectors. `boot.s` of the board goes before this.
 
-// Valid block, attribute 1, inner shareable, AF, nG.
-.equ BLOCK, 0xf05
+// x22: what a block of write-back memory says.
+block_attributes:
+    mov x22, #0xf05         // valid block, attribute 1, inner shareable, AF, nG
+    ret
 
 // Turns the MMU and the caches on, with the tables at x1. Clobbers x2 to x4.
 mmu_on:

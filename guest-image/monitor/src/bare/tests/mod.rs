@@ -1,0 +1,139 @@
+//! The groups of tests.
+//!
+//! | module | what is shown |
+//! |---|---|
+//! | [`translations`] | what is mapped is what the hardware translates to, for every shape and kind of leaf |
+//! | [`faults`] | what is not allowed faults, with the right syndrome and address |
+//! | [`demand`] | mapping by fault, in whole groups and blocks |
+//! | [`access_flag`] | the access flag, set by hardware or by faults |
+
+use core::fmt;
+
+use board::say;
+use stage2::{Features, G4K, G16K, G64K, Granule, GranuleSupport};
+
+use crate::bare::bed::bed;
+use crate::bare::team::Team;
+use crate::bare::{pool, stage1};
+use crate::shape::kib;
+use crate::skip;
+use crate::tap::{Miss, Outcome, Reason, Tap};
+use crate::words::GROUPS;
+
+mod access_flag;
+mod demand;
+mod faults;
+mod layout;
+mod rig;
+mod translations;
+
+fn line(text: fmt::Arguments<'_>) {
+    say!("{text}");
+}
+
+/// The tests that are run, and what they have said.
+#[derive(Debug)]
+pub struct Suite<'a> {
+    team: &'a Team,
+    tap: Tap<fn(fmt::Arguments<'_>)>,
+}
+
+impl<'a> Suite<'a> {
+    /// Runs one test. Whatever it does, every frame has to come back.
+    fn test(&mut self, name: fmt::Arguments<'_>, body: impl FnOnce(&'a Team) -> Outcome) {
+        let before = pool::in_use();
+        let mut outcome = body(self.team);
+        let left = pool::in_use() - before;
+        if left != 0 && !matches!(outcome, Err(Miss::Failed(_))) {
+            outcome =
+                Err(Miss::Failed(Reason::new(format_args!("{left:#x} bytes of frames did not come back"))));
+        }
+        self.tap.test(name, &outcome);
+    }
+
+    /// Says that there is nothing to test, and why.
+    fn skip(&mut self, name: fmt::Arguments<'_>, why: &str) {
+        let outcome: Outcome = (|| skip!("{why}"))();
+        self.tap.test(name, &outcome);
+    }
+
+    /// Whether the CPU has a granule at stage 2; says so where it has not.
+    fn has<G: Granule>(&mut self, group: &str) -> bool {
+        let has = has::<G>(&bed().features);
+        if !has {
+            self.skip(
+                format_args!("{group}: {}K", kib::<G>()),
+                "this CPU does not have the granule at stage 2",
+            );
+        }
+        has
+    }
+}
+
+/// Whether a CPU has a granule at stage 2.
+fn has<G: Granule>(features: &Features) -> bool {
+    let support = match kib::<G>() {
+        4 => features.g4k,
+        16 => features.g16k,
+        _ => features.g64k,
+    };
+    support != GranuleSupport::None
+}
+
+/// Runs the tests of a module for each granule that the CPU has.
+macro_rules! each_granule {
+    ($suite:ident, $group:expr, $module:ident) => {{
+        if $suite.has::<G4K>($group) {
+            $module::run::<G4K>($suite);
+        }
+        if $suite.has::<G16K>($group) {
+            $module::run::<G16K>($suite);
+        }
+        if $suite.has::<G64K>($group) {
+            $module::run::<G64K>($suite);
+        }
+    }};
+}
+
+/// Runs all groups, or one.
+pub fn run(team: &Team, only: Option<usize>) {
+    let mut suite = Suite { team, tap: Tap::begin(line as fn(fmt::Arguments<'_>)) };
+    describe(&mut suite);
+    for (index, name) in GROUPS.into_iter().enumerate() {
+        if only.is_none_or(|only| only == index) {
+            group(&mut suite, index, name);
+        }
+    }
+    suite.tap.end();
+}
+
+fn group(suite: &mut Suite<'_>, index: usize, name: &str) {
+    match index {
+        0 => {
+            each_granule!(suite, name, translations);
+            each_granule!(suite, name, faults);
+        }
+        1 => each_granule!(suite, name, demand),
+        _ => each_granule!(suite, name, access_flag),
+    }
+}
+
+/// What the results stand for.
+fn describe(suite: &mut Suite<'_>) {
+    let bed = bed();
+    let Features { pa_bits, g4k, g16k, g64k, update, bbm, tlbi_range, ttl, fwb, xnx, vmid_bits, .. } =
+        bed.features;
+    let below = if bed.nested { "KVM's nested virtualisation" } else { "nothing" };
+    let tap = &mut suite.tap;
+    tap.note(format_args!(
+        "monitor: midr={:#x} cpus={} memory={} e2h={} below={below}",
+        bed.midr,
+        bed.cpus,
+        bed.memory,
+        u8::from(stage1::vhe())
+    ));
+    tap.note(format_args!(
+        "stage 2: pa={pa_bits} 4K={g4k:?} 16K={g16k:?} 64K={g64k:?} update={update:?} bbm={bbm:?} vmid={vmid_bits}"
+    ));
+    tap.note(format_args!("stage 2: tlbi_range={tlbi_range} ttl={ttl} fwb={fwb} xnx={xnx}"));
+}
