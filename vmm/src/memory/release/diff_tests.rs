@@ -7,8 +7,12 @@ use super::*;
 use crate::config::{Backing, MemoryConfig};
 
 const BASE: u64 = 1 << 30;
-const SIZE: usize = 1 << 20;
-const PAGE: usize = PFN as usize;
+const PAGES: usize = 256;
+
+/// A page of the host: what is less can't be given back.
+fn page_size() -> usize {
+    rustix::param::page_size()
+}
 
 /// What happens between two snapshots.
 #[derive(Clone, Debug)]
@@ -21,7 +25,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let pages = SIZE / PAGE;
+    let pages = PAGES;
     let range = (0..pages, 1usize..40).prop_map(move |(at, n)| (at, n.min(pages - at)));
     let step = prop_oneof![
         6 => (0..pages, 1u8..).prop_map(|(at, byte)| Step::Write(at, byte)),
@@ -34,8 +38,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn range(at: usize, pages: usize) -> [Range<u64>; 1] {
-    let start = BASE + (at * PAGE) as u64;
-    [start..start + (pages * PAGE) as u64]
+    let start = BASE + (at * page_size()) as u64;
+    [start..start + (pages * page_size()) as u64]
 }
 
 proptest! {
@@ -43,21 +47,22 @@ proptest! {
     /// Released after a snapshot, then merged: old content must not come back, and nothing new may be missing.
     #[test]
     fn must_pass_5_a_diff_over_releases_merges_to_what_the_guest_sees(steps in steps(), memfd in any::<bool>()) {
+        let size = PAGES * page_size();
         let backing = if memfd { Backing::Memfd } else { Backing::Anon };
-        let config = MemoryConfig { size: SIZE as u64, backing, ..MemoryConfig::default() };
+        let config = MemoryConfig { size: size as u64, backing, ..MemoryConfig::default() };
         let ram = GuestRam::allocate(&config, GuestAddress(BASE)).unwrap();
         let ledger = Ledger::new(&ram).unwrap();
-        let options = Options { block: Some(64 << 10), repopulate: false };
+        let options = Options { block: Some(16 * page_size() as u64), repopulate: false };
         let release = Release::new(&ram, ledger.clone(), options);
-        let all = [BASE..BASE + SIZE as u64];
+        let all = [BASE..BASE + size as u64];
         // The snapshot, kept up to date by diffs alone; and the log of what the guest wrote since the last one.
-        let mut snapshot = vec![0; SIZE];
+        let mut snapshot = vec![0; size];
         let mut log: Vec<usize> = Vec::new();
-        let mut held = vec![false; SIZE / PAGE];
+        let mut held = vec![false; PAGES];
         for step in steps.into_iter().chain([Step::Snapshot]) {
             match step {
                 Step::Write(at, byte) if !held[at] => {
-                    ram.memory().write_slice(&[byte; PAGE], GuestAddress(range(at, 1)[0].start)).unwrap();
+                    ram.memory().write_slice(&vec![byte; page_size()], GuestAddress(range(at, 1)[0].start)).unwrap();
                     log.push(at);
                 }
                 Step::Write(..) => {}
@@ -101,12 +106,12 @@ proptest! {
                             State::Absent => prop_assert!(false, "nothing is absent here"),
                         }
                     }
-                    prop_assert_eq!(covered, SIZE, "a gap");
+                    prop_assert_eq!(covered, size, "a gap");
                     books.collect_dirty(all[0].clone(), |_| {}).unwrap();
-                    let mut now = vec![0; SIZE];
+                    let mut now = vec![0; size];
                     ram.memory().read_slice(&mut now, GuestAddress(BASE)).unwrap();
-                    let differ = (0..SIZE / PAGE).find(|page| {
-                        now[page * PAGE..(page + 1) * PAGE] != snapshot[page * PAGE..(page + 1) * PAGE]
+                    let differ = (0..PAGES).find(|page| {
+                        now[page * page_size()..(page + 1) * page_size()] != snapshot[page * page_size()..(page + 1) * page_size()]
                     });
                     prop_assert_eq!(differ, None, "of the first page that differs");
                 }

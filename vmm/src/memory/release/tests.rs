@@ -9,9 +9,17 @@ use super::*;
 use crate::config::{Backing, MemoryConfig};
 
 const BASE: u64 = 1 << 30;
-const SIZE: u64 = 4 << 20;
-/// The unit of hosts with large pages, on whichever this is.
-const LARGE: u64 = 64 << 10;
+/// Pages of the guest. A page is one of the host's: what is less can't be given back.
+const PAGES: u64 = 1024;
+
+fn page_size() -> u64 {
+    rustix::param::page_size() as u64
+}
+
+/// Sixteen pages: a block, or the unit of a host with larger pages than this one has.
+fn sixteen() -> u64 {
+    16 * page_size()
+}
 
 struct Rig {
     ram: GuestRam,
@@ -19,7 +27,7 @@ struct Rig {
 }
 
 fn rig(backing: Backing, block: u64, unit: Option<u64>) -> Rig {
-    let config = MemoryConfig { size: SIZE, backing, ..MemoryConfig::default() };
+    let config = MemoryConfig { size: PAGES * page_size(), backing, ..MemoryConfig::default() };
     let ram = GuestRam::allocate(&config, GuestAddress(BASE)).unwrap();
     let ledger = Ledger::new(&ram).unwrap();
     let discard = Discard::new(&ram);
@@ -31,18 +39,21 @@ fn rig(backing: Backing, block: u64, unit: Option<u64>) -> Rig {
 
 impl Rig {
     fn write(&self, page: u64, byte: u8) {
-        self.ram.memory().write_slice(&[byte; PFN as usize], GuestAddress(BASE + page * PFN)).unwrap();
+        self.ram
+            .memory()
+            .write_slice(&vec![byte; page_size() as usize], GuestAddress(BASE + page * page_size()))
+            .unwrap();
     }
 
     fn reads(&self, page: u64, byte: u8) -> bool {
-        let mut bytes = [0; PFN as usize];
-        self.ram.memory().read_slice(&mut bytes, GuestAddress(BASE + page * PFN)).unwrap();
-        bytes == [byte; PFN as usize]
+        let mut bytes = vec![0; page_size() as usize];
+        self.ram.memory().read_slice(&mut bytes, GuestAddress(BASE + page * page_size())).unwrap();
+        bytes.iter().all(|&found| found == byte)
     }
 
     /// Every page holds a byte of its own.
     fn fill(&self) {
-        (0..SIZE / PFN).for_each(|page| self.write(page, page as u8 | 1));
+        (0..PAGES).for_each(|page| self.write(page, page as u8 | 1));
     }
 
     fn state(&self, page: u64) -> State {
@@ -59,7 +70,7 @@ impl Rig {
 }
 
 fn pages(first: u64, count: u64) -> Range<u64> {
-    BASE + first * PFN..BASE + (first + count) * PFN
+    BASE + first * page_size()..BASE + (first + count) * page_size()
 }
 
 fn one(first: u64, count: u64) -> [Range<u64>; 1] {
@@ -71,7 +82,7 @@ const BACKINGS: [Backing; 2] = [Backing::Anon, Backing::Memfd];
 #[test]
 fn without_a_promise_all_is_done_when_inflate_returns() {
     for backing in BACKINGS {
-        let rig = rig(backing, 64 << 10, None);
+        let rig = rig(backing, sixteen(), None);
         rig.fill();
         rig.release.inflate(&one(16, 16), Contract::Free).unwrap();
         assert!((16..32).all(|page| rig.reads(page, 0)));
@@ -79,7 +90,7 @@ fn without_a_promise_all_is_done_when_inflate_returns() {
         assert_eq!(rig.state(20), State::Vacant);
         assert_eq!(rig.state(32), State::FOUND);
         assert!(!rig.release.has_partial());
-        assert_eq!(rig.release.counters().discarded, 16 * PFN);
+        assert_eq!(rig.release.counters().discarded, 16 * page_size());
         assert!(rig.check().holds());
     }
 }
@@ -87,7 +98,7 @@ fn without_a_promise_all_is_done_when_inflate_returns() {
 #[test]
 fn with_a_promise_whole_blocks_are_discarded_after_the_acknowledgement() {
     for backing in BACKINGS {
-        let rig = rig(backing, 64 << 10, None);
+        let rig = rig(backing, sixteen(), None);
         rig.fill();
         rig.release.inflate(&one(0, 12), Contract::MustTell).unwrap();
         rig.release.inflate(&one(12, 8), Contract::MustTell).unwrap();
@@ -108,7 +119,7 @@ fn with_a_promise_whole_blocks_are_discarded_after_the_acknowledgement() {
 fn must_pass_1_what_is_written_between_two_inflates_survives() {
     for contract in [Contract::Free, Contract::MustTell] {
         for backing in BACKINGS {
-            let rig = rig(backing, LARGE, Some(LARGE));
+            let rig = rig(backing, sixteen(), Some(sixteen()));
             rig.fill();
             rig.release.inflate(&one(0, 15), contract).unwrap();
             rig.release.deflate(&one(3, 1)).unwrap();
@@ -135,7 +146,7 @@ fn must_pass_1_what_is_written_between_two_inflates_survives() {
 #[test]
 fn must_pass_3_one_frame_of_a_large_host_page_takes_no_neighbours_along() {
     for contract in [Contract::Free, Contract::MustTell] {
-        let rig = rig(Backing::Anon, LARGE, Some(LARGE));
+        let rig = rig(Backing::Anon, sixteen(), Some(sixteen()));
         rig.fill();
         rig.release.inflate(&one(5, 1), contract).unwrap();
         rig.release.report(&one(33, 14)).unwrap();
@@ -146,7 +157,7 @@ fn must_pass_3_one_frame_of_a_large_host_page_takes_no_neighbours_along() {
 
 #[test]
 fn releasing_what_is_released_makes_no_system_call() {
-    let rig = rig(Backing::Anon, 64 << 10, None);
+    let rig = rig(Backing::Anon, sixteen(), None);
     rig.fill();
     rig.release.inflate(&one(0, 32), Contract::MustTell).unwrap();
     rig.release.settle().unwrap();
@@ -156,53 +167,57 @@ fn releasing_what_is_released_makes_no_system_call() {
     rig.release.report(&one(0, 32)).unwrap();
     let after = rig.release.counters();
     assert_eq!((after.scan_calls, after.discard_calls), (before.scan_calls, before.discard_calls));
-    assert_eq!(after.skipped, before.skipped + 32 * PFN);
+    assert_eq!(after.skipped, before.skipped + 32 * page_size());
 }
 
 #[test]
 fn what_was_never_touched_is_scanned_once_and_not_discarded() {
-    let rig = rig(Backing::Anon, 64 << 10, None);
+    let rig = rig(Backing::Anon, sixteen(), None);
     let ranges: Vec<_> = (0..8).map(|n| pages(n * 32, 16)).collect();
     rig.release.report(&ranges).unwrap();
     let counters = rig.release.counters();
     assert_eq!((counters.scan_calls, counters.discard_calls), (1, 0));
-    assert_eq!((counters.discarded, counters.skipped), (0, 8 * 16 * PFN));
+    assert_eq!((counters.discarded, counters.skipped), (0, 8 * 16 * page_size()));
 }
 
 #[test]
 fn a_report_says_what_truly_reads_as_zero() {
-    let rig = rig(Backing::Memfd, LARGE, Some(LARGE));
+    let rig = rig(Backing::Memfd, sixteen(), Some(sixteen()));
     rig.fill();
     // One and a half units, and a range that is no memory.
-    let ranges = [pages(0, 24), 0..LARGE, pages(SIZE / PFN - 16, 400)];
-    assert_eq!(rig.release.report(&ranges).unwrap(), 2 * LARGE);
+    let ranges = [pages(0, 24), 0..sixteen(), pages(PAGES - 16, 400)];
+    assert_eq!(rig.release.report(&ranges).unwrap(), 2 * sixteen());
     assert!((0..16).all(|page| rig.reads(page, 0)) && rig.reads(16, 17));
-    assert!((SIZE / PFN - 16..SIZE / PFN).all(|page| rig.reads(page, 0)));
-    let named = (24 + 400) * PFN + LARGE;
-    assert_eq!(rig.release.counters().refused, named - 2 * LARGE);
+    assert!((PAGES - 16..PAGES).all(|page| rig.reads(page, 0)));
+    let named = (24 + 400) * page_size() + sixteen();
+    assert_eq!(rig.release.counters().refused, named - 2 * sixteen());
 }
 
 #[test]
 fn hostile_ranges_are_counted_and_nothing_else() {
-    let rig = rig(Backing::Memfd, 2 << 20, None);
+    let rig = rig(Backing::Memfd, 512 * page_size(), None);
     rig.fill();
-    #[expect(clippy::reversed_empty_ranges, reason = "hostile")]
-    let ranges = [0..u64::MAX, u64::MAX - 1..u64::MAX, BASE + SIZE..BASE + 2 * SIZE, BASE + 8 * PFN..BASE];
+    let ranges = [
+        0..u64::MAX,
+        u64::MAX - 1..u64::MAX,
+        BASE + PAGES * page_size()..BASE + 2 * PAGES * page_size(),
+        BASE + 8 * page_size()..BASE,
+    ];
     rig.release.inflate(&ranges[1..], Contract::Free).unwrap();
     rig.release.inflate(&ranges[1..], Contract::MustTell).unwrap();
     rig.release.deflate(&ranges[1..]).unwrap();
     rig.release.hint(&ranges[1..]).unwrap();
     rig.release.settle().unwrap();
-    assert!((0..SIZE / PFN).all(|page| rig.reads(page, page as u8 | 1)));
+    assert!((0..PAGES).all(|page| rig.reads(page, page as u8 | 1)));
     assert!(rig.release.counters().refused > 0);
     // All of memory, and more.
     rig.release.report(&ranges[..1]).unwrap();
-    assert!((0..SIZE / PFN).all(|page| rig.reads(page, 0)));
+    assert!((0..PAGES).all(|page| rig.reads(page, 0)));
 }
 
 #[test]
 fn a_reset_gives_the_guest_back_what_waits() {
-    let rig = rig(Backing::Anon, 64 << 10, None);
+    let rig = rig(Backing::Anon, sixteen(), None);
     rig.fill();
     rig.release.inflate(&one(0, 16), Contract::MustTell).unwrap();
     rig.release.settle().unwrap();
@@ -231,7 +246,7 @@ impl Observer for Log {
 
 #[test]
 fn observers_are_told_what_was_dirty_exactly_once() {
-    let rig = rig(Backing::Anon, 64 << 10, None);
+    let rig = rig(Backing::Anon, sixteen(), None);
     let log = Log::default();
     rig.release.observe(Box::new(log.clone()));
     rig.fill();
@@ -239,7 +254,7 @@ fn observers_are_told_what_was_dirty_exactly_once() {
         // A dirty log is on: all was collected, and page 5 was written since.
         let ledger = rig.release.ledger().clone();
         let mut books = ledger.open();
-        let all = [pages(0, SIZE / PFN)];
+        let all = [pages(0, PAGES)];
         books.refresh(&all).unwrap();
         books.collect_dirty(all[0].clone(), |_| {}).unwrap();
         books.mark_dirty(pages(5, 1)).unwrap();
@@ -256,14 +271,14 @@ fn observers_are_told_what_was_dirty_exactly_once() {
     assert_eq!(dirty, [pages(5, 1)]);
     let clean: u64 =
         told.iter().flat_map(|(_, _, leaves)| leaves).map(|leaf| leaf.range.end - leaf.range.start).sum();
-    assert_eq!(clean, 16 * PFN);
+    assert_eq!(clean, 16 * page_size());
     assert!(told.iter().all(|(reason, ranges, _)| *reason == Reason::Report && *ranges == [pages(0, 16)]));
-    assert_eq!(rig.release.counters().dirty, PFN);
+    assert_eq!(rig.release.counters().dirty, page_size());
 }
 
 #[test]
 fn a_block_that_was_deflated_whole_comes_back_whole() {
-    let mut rig = rig(Backing::Anon, 64 << 10, None);
+    let mut rig = rig(Backing::Anon, sixteen(), None);
     rig.release.repopulate = true;
     rig.fill();
     rig.release.inflate(&one(0, 32), Contract::MustTell).unwrap();
@@ -272,7 +287,7 @@ fn a_block_that_was_deflated_whole_comes_back_whole() {
     assert_eq!(rig.release.counters().repopulated, 0);
     rig.release.deflate(&one(15, 1)).unwrap();
     let counters = rig.release.counters();
-    assert_eq!(counters.repopulated, 64 << 10);
+    assert_eq!(counters.repopulated, sixteen());
     assert!(counters.populate_calls > 0);
     assert_eq!(rig.state(7), State::FOUND);
     assert!((0..16).all(|page| rig.reads(page, 0)));
@@ -293,7 +308,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let pages = SIZE / PFN;
+    let pages = PAGES;
     let range = (0..pages, prop_oneof![Just(1u64), Just(15), Just(16), Just(17), Just(100), Just(512)]);
     let step = prop_oneof![
         4 => range.clone().prop_map(move |(at, n)| Step::Inflate(at, n.min(pages - at))),
@@ -318,9 +333,9 @@ proptest! {
         large in any::<bool>(),
     ) {
         let backing = if memfd { Backing::Memfd } else { Backing::Anon };
-        let rig = rig(backing, if large { 2 << 20 } else { LARGE }, large.then_some(LARGE));
+        let rig = rig(backing, if large { 512 * page_size() } else { sixteen() }, large.then_some(sixteen()));
         let contract = if must_tell { Contract::MustTell } else { Contract::Free };
-        let count = (SIZE / PFN) as usize;
+        let count = (PAGES) as usize;
         // What each page holds, where that is certain, and which the balloon has.
         let mut content: Vec<Option<u8>> = vec![Some(0); count];
         let mut held = vec![false; count];
@@ -347,7 +362,7 @@ proptest! {
                     let free = (at..at + n).filter(|&page| !held[page as usize]);
                     for page in free {
                         let cleared = rig.release.report(&one(page, 1)).unwrap();
-                        if cleared == PFN {
+                        if cleared == page_size() {
                             content[page as usize] = Some(0);
                         }
                     }
@@ -378,7 +393,7 @@ proptest! {
         }
         let summary = rig.release.ledger().open().summary().unwrap();
         let sum = summary.populated + summary.released + summary.vacant + summary.absent;
-        prop_assert_eq!(sum, SIZE);
+        prop_assert_eq!(sum, PAGES * page_size());
         prop_assert_eq!(summary.leaves.values().sum::<u64>(), summary.populated);
     }
 }
