@@ -66,6 +66,28 @@ fn a_file_holds_the_guests_memory_when_it_has_gone() {
 }
 
 #[test]
+fn guests_start_from_a_private_file_and_never_write_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ram");
+    let (code, text) = run([
+        "run",
+        "--memory",
+        &format!("64M,backing=file:{}", file.display()),
+        "--cmdline",
+        "from=7 stamp",
+    ]);
+    assert_eq!(code, 0, "{text}");
+    let left = fs::read(&file).unwrap();
+    for cmdline in ["from=7 verify", "generations=2 full", "from=7 verify"] {
+        let memory = format!("64M,backing=private:{}", file.display());
+        let (code, text) = run(["run", "--memory", &memory, "--cmdline", cmdline]);
+        assert_eq!(code, 0, "{cmdline}: {text}");
+        assert!(text.contains("bad=0"), "{cmdline}: {text}");
+    }
+    assert!(fs::read(&file).unwrap() == left, "a guest has written to its private file");
+}
+
+#[test]
 fn a_second_guest_finds_what_the_first_has_stamped() {
     let folder = tempfile::tempdir().unwrap();
     let memory = format!("64M,backing=file:{}", folder.path().join("ram").display());

@@ -57,6 +57,15 @@ fn kernels_that_are_none() {
 }
 
 #[test]
+fn a_memory_file_that_was_created_goes_where_a_later_step_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let ram = folder.path().join("ram");
+    let memory = format!("64M,backing=file:{}", ram.display());
+    refused(&["--memory", &memory, "--console", "file:/no/such/folder/log"], &["/no/such/folder/log"]);
+    assert!(!ram.exists(), "the memory of a guest that never was is left behind");
+}
+
+#[test]
 fn an_initrd_that_does_not_fit_or_is_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let initrd = folder.path().join("initrd");

@@ -35,7 +35,7 @@ pub struct RunArgs {
     ///
     /// SIZE takes the suffixes K, M, G and T. The keys:
     ///
-    ///   backing=anon|memfd|hugetlb|file:PATH  what the host allocates it from [default: anon]
+    ///   backing=anon|memfd|hugetlb|file:PATH|private:PATH  what the host allocates it from [default: anon]
     ///
     ///   block=auto|4K|64K|2M|32M|1G  the unit in which it does [default: auto]
     ///

@@ -20,11 +20,14 @@ pub enum Backing {
     Hugetlb,
     /// A file, mapped shared: it holds the guest's memory after the guest has gone.
     File(PathBuf),
+    /// A file, mapped private: the guest starts with what it holds, and it is never written.
+    Private(PathBuf),
 }
 
 impl Backing {
     /// The words that [`FromStr`] takes.
-    pub(super) const VALUES: &'static [&'static str] = &["anon", "memfd", "hugetlb", "file:PATH"];
+    pub(super) const VALUES: &'static [&'static str] =
+        &["anon", "memfd", "hugetlb", "file:PATH", "private:PATH"];
 }
 
 impl fmt::Display for Backing {
@@ -34,6 +37,7 @@ impl fmt::Display for Backing {
             Self::Memfd => f.pad("memfd"),
             Self::Hugetlb => f.pad("hugetlb"),
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Private(path) => write!(f, "private:{}", path.display()),
         }
     }
 }
@@ -44,16 +48,17 @@ impl FromStr for Backing {
     /// Reads one of the words; a path is taken as it stands.
     ///
     /// # Errors
-    /// [`Error::UnknownValue`] for another word, [`Error::EmptyPath`] for `file:` alone.
+    /// [`Error::UnknownValue`] for another word, [`Error::EmptyPath`] for `file:` or `private:` alone.
     fn from_str(text: &str) -> Result<Self, Error> {
         match text {
             "anon" => Ok(Self::Anon),
             "memfd" => Ok(Self::Memfd),
             "hugetlb" => Ok(Self::Hugetlb),
-            _ => match text.strip_prefix("file:") {
-                Some("") => Err(Error::EmptyPath { what: "backing file" }),
-                Some(path) => Ok(Self::File(path.into())),
-                None => {
+            _ => match text.split_once(':') {
+                Some(("file" | "private", "")) => Err(Error::EmptyPath { what: "backing file" }),
+                Some(("file", path)) => Ok(Self::File(path.into())),
+                Some(("private", path)) => Ok(Self::Private(path.into())),
+                _ => {
                     Err(Error::UnknownValue { what: "backing", value: text.to_owned(), valid: Self::VALUES })
                 }
             },
@@ -66,7 +71,9 @@ impl Serialize for Backing {
     /// Where the path of a file is not UTF-8: it could not be read back.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::File(path) if path.to_str().is_none() => Err(ser::Error::custom("the path is not UTF-8")),
+            Self::File(path) | Self::Private(path) if path.to_str().is_none() => {
+                Err(ser::Error::custom("the path is not UTF-8"))
+            }
             _ => serializer.collect_str(self),
         }
     }
@@ -80,7 +87,7 @@ mod tests {
 
     #[test]
     fn every_backing_is_read_and_written_back() {
-        for text in ["anon", "memfd", "hugetlb", "file:/dev/shm/ram,1=2:3"] {
+        for text in ["anon", "memfd", "hugetlb", "file:/dev/shm/ram,1=2:3", "private:/srv/ram:1"] {
             assert_eq!(text.parse::<Backing>().unwrap().to_string(), text);
         }
         assert_eq!("file:a:b".parse::<Backing>().unwrap(), Backing::File("a:b".into()));
@@ -88,14 +95,16 @@ mod tests {
 
     #[test]
     fn unknown_backings_list_the_valid_ones() {
-        for text in ["memfs", "", "Anon", "file", "/dev/shm/ram"] {
+        for text in ["memfs", "", "Anon", "file", "private", "files:x", "/dev/shm/ram"] {
             let message = text.parse::<Backing>().unwrap_err().to_string();
-            assert!(message.contains("anon, memfd, hugetlb or file:PATH"), "{message}");
+            assert!(message.contains("anon, memfd, hugetlb, file:PATH or private:PATH"), "{message}");
         }
     }
 
     #[test]
     fn a_backing_file_needs_a_name() {
-        assert!(matches!("file:".parse::<Backing>(), Err(Error::EmptyPath { .. })));
+        for text in ["file:", "private:"] {
+            assert!(matches!(text.parse::<Backing>(), Err(Error::EmptyPath { .. })));
+        }
     }
 }

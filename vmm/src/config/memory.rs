@@ -9,8 +9,8 @@ use super::{Backing, BlockSize, Error, Size, json, size, words};
 
 /// Guest RAM: how much, of what, in which blocks.
 ///
-/// Written `SIZE[,backing=anon|memfd|hugetlb|file:PATH][,block=auto|4K|64K|2M|32M|1G][,prefault=on|off]`, or
-/// in JSON as an object with the keys `size`, `backing`, `block` and `prefault`. What is not named has its
+/// Written `SIZE[,backing=anon|memfd|hugetlb|file:PATH|private:PATH]
+/// [,block=auto|4K|64K|2M|32M|1G][,prefault=on|off]`, or in JSON as an object with the keys `size`, `backing`, `block` and `prefault`. What is not named has its
 /// default: 512M, anon, auto, off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, remote = "Self")]
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn unknown_values_list_the_valid_ones() {
-        assert!(refusal("1G,backing=memfs").contains("anon, memfd, hugetlb or file:PATH"));
+        assert!(refusal("1G,backing=memfs").contains("anon, memfd, hugetlb, file:PATH or private:PATH"));
         assert!(refusal("1G,block=3M").contains("auto, 4K, 64K, 2M, 32M or 1G"));
         assert!(refusal("1G,prefault=yes").contains("on or off"));
         assert!(refusal("lots").contains("\"lots\""));

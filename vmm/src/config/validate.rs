@@ -74,8 +74,10 @@ impl VmConfig {
         if let Some(initrd) = &self.initrd {
             add("initrd", initrd, false);
         }
-        if let Backing::File(path) = &self.memory.backing {
-            add("backing file", path, true);
+        match &self.memory.backing {
+            Backing::File(path) => add("backing file", path, true),
+            Backing::Private(path) => add("backing file", path, false),
+            Backing::Anon | Backing::Memfd | Backing::Hugetlb => {}
         }
         for disk in &self.disks {
             add("disk", &disk.path, !disk.read_only);

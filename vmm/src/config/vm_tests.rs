@@ -136,7 +136,7 @@ fn an_unknown_key_at_any_depth_names_its_place_and_the_nearest() {
 #[test]
 fn an_unknown_value_lists_the_valid_ones_and_says_where() {
     for (text, expected) in [
-        (r#"{ "memory": { "backing": "memfs" } }"#, "anon, memfd, hugetlb or file:PATH"),
+        (r#"{ "memory": { "backing": "memfs" } }"#, "anon, memfd, hugetlb, file:PATH or private:PATH"),
         (r#"{ "memory": { "block": "3M" } }"#, "auto, 4K, 64K, 2M, 32M or 1G"),
         (r#"{ "memory": { "prefault": "yes" } }"#, "on or off"),
         (r#"{ "console": "stdout" }"#, "stdio, pty, file:PATH or null"),

@@ -83,6 +83,7 @@ fn live(control: &Control, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
     let outcome = loop {
         let mut on = machine.power_on(control)?;
         let running = Running::start(std::mem::take(&mut on.vcpus), &on.shared).map_err(Error::Threads)?;
+        machine.started();
         let stop = running.wait(&signals, &quit, control, machine.serial()).map_err(Error::Wait)?;
         // A vCPU may be waiting for a terminal that takes nothing: it could not be stopped, and who waits
         // for its thread takes no signal.

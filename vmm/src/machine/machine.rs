@@ -166,6 +166,11 @@ impl Machine {
         (self.ram, self.ledger, self.release)
     }
 
+    /// The guest runs: what was created for it outlives it.
+    pub fn started(&self) {
+        self.ram.keep();
+    }
+
     /// Brings every device back to the state of reset; no vCPU may run.
     pub fn reset(&self) {
         self.serial.reset();

@@ -4,10 +4,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
+use super::anonymous::Anonymous;
 use super::error::{Error, Size};
 use super::hugetlb::Pool;
 
@@ -33,6 +34,27 @@ pub enum Backing {
         /// Where it was opened.
         path: PathBuf,
     },
+    /// A named file, mapped private: the guest starts with what it holds, and it is never written. Other VMs
+    /// may start from it, too.
+    PrivateFile {
+        /// The file, open for reading.
+        file: Arc<File>,
+        /// Where it was opened.
+        path: PathBuf,
+        /// Where the file no longer shows.
+        replaced: Replaced,
+    },
+}
+
+/// Which parts of a privately mapped file were discarded, and are anonymous memory since.
+#[derive(Clone, Debug, Default)]
+pub struct Replaced(Arc<Mutex<Anonymous>>);
+
+impl Replaced {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Anonymous> {
+        // It is whole between any two of its operations.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Backing {
@@ -53,66 +75,126 @@ impl Backing {
 
     /// The file at `path`: created, or used as it is where it has exactly `size` bytes. Another size is
     /// an error, lest a typing error cut or pad somebody's data.
-    pub(super) fn file(path: &Path, size: u64) -> Result<Self, Error> {
-        let wrong = |reason: String| Error::File { path: path.into(), reason };
-        let failed = |action| move |source| Error::FileIo { path: path.into(), action, source };
-
-        let created = !path.try_exists().map_err(failed("look at"))?;
+    ///
+    /// With it comes what removes it again, where it was created.
+    pub(super) fn file(path: &Path, size: u64) -> Result<(Self, Option<Fresh>), Error> {
+        let named = Named(path);
+        let created = !path.try_exists().map_err(named.failed("look at"))?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(path)
-            .map_err(failed("open"))?;
-        let sized = size_file(&file, size, wrong, failed);
-        if sized.is_err() && created {
-            // It was ours and is empty: leave nothing behind.
-            let _ = std::fs::remove_file(path);
+            .map_err(named.failed("open"))?;
+        let file = Arc::new(file);
+        let fresh = created.then(|| Fresh { file: Arc::clone(&file), path: Some(path.into()) });
+        named.check(&file)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(named.wrong("another process holds its lock: is a VM using it already?"));
+            }
+            Err(TryLockError::Error(error)) => return Err(named.failed("lock")(error)),
         }
-        sized?;
-        Ok(Self::File { file: Arc::new(file), path: path.into() })
+        // Sparse, and so it stays: what was not touched or was given back takes no space. That there is
+        // enough is checked now, because a full disk later is a SIGBUS.
+        let system = rustix::fs::fstatfs(&file).map_err(|error| named.failed("look at")(error.into()))?;
+        let found = file.metadata().map_err(named.failed("look at"))?;
+        let held = found.blocks().saturating_mul(512);
+        let free = (system.f_bavail as u64).saturating_mul(system.f_bsize as u64);
+        if size.saturating_sub(held) > free {
+            let (size, free) = (Size(size), Size(free));
+            return Err(
+                named.wrong(format!("its file system has {free} free, {size} of memory may need more"))
+            );
+        }
+        match found.len() {
+            0 => file.set_len(size).map_err(named.failed("size"))?,
+            len => named.sized(len, size, "use that size, or remove the file")?,
+        }
+        Ok((Self::File { file, path: path.into() }, fresh))
+    }
+
+    /// The file at `path` as the guest's first memory: it has exactly `size` bytes, is not written, and
+    /// nobody who asks for its lock writes it meanwhile.
+    pub(super) fn private(path: &Path, size: u64) -> Result<Self, Error> {
+        let named = Named(path);
+        let file = File::open(path).map_err(named.failed("open"))?;
+        named.check(&file)?;
+        match file.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(named.wrong("another process holds its lock: is it the memory of a running VM?"));
+            }
+            Err(TryLockError::Error(error)) => return Err(named.failed("lock")(error)),
+        }
+        let len = file.metadata().map_err(named.failed("look at"))?.len();
+        named.sized(len, size, "use that size")?;
+        Ok(Self::PrivateFile { file: Arc::new(file), path: path.into(), replaced: Replaced::default() })
     }
 }
 
-fn size_file<E: Fn(io::Error) -> Error>(
-    file: &File,
-    size: u64,
-    wrong: impl Fn(String) -> Error,
-    failed: impl Fn(&'static str) -> E,
-) -> Result<(), Error> {
-    let kind = file.metadata().map_err(failed("look at"))?.file_type();
-    if !kind.is_file() {
-        let what = if kind.is_block_device() { "a block device" } else { "not a regular file" };
-        return Err(wrong(format!("it is {what}: name a file")));
+/// A file that was created for a guest. It goes when this does: nothing was ever in it.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    file: Arc<File>,
+    /// Its name, until it is to stay.
+    path: Option<PathBuf>,
+}
+
+impl Fresh {
+    /// The guest runs: the file stays.
+    pub(super) fn keep(mut self) {
+        self.path = None;
     }
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(wrong("another process holds its lock: is a VM using it already?".into()));
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        let Some(path) = &self.path else { return };
+        let (Ok(ours), Ok(named)) = (self.file.metadata(), path.symlink_metadata()) else { return };
+        // Another file may have its name by now.
+        if (ours.dev(), ours.ino()) == (named.dev(), named.ino()) {
+            let _ = std::fs::remove_file(path);
         }
-        Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
     }
-    let system = rustix::fs::fstatfs(file).map_err(|error| failed("look at")(error.into()))?;
-    if system.f_type as u64 == HUGETLBFS {
-        return Err(wrong("it is on a file system of huge pages: use backing=hugetlb".into()));
+}
+
+/// The name of a memory file, for what may be wrong with it.
+struct Named<'a>(&'a Path);
+
+impl Named<'_> {
+    fn wrong(&self, reason: impl Into<String>) -> Error {
+        Error::File { path: self.0.into(), reason: reason.into() }
     }
-    // Sparse, and so it stays: what was not touched or was given back takes no space. That there is
-    // enough is checked now, because a full disk later is a SIGBUS.
-    let found = file.metadata().map_err(failed("look at"))?;
-    let held = found.blocks().saturating_mul(512);
-    let free = (system.f_bavail as u64).saturating_mul(system.f_bsize as u64);
-    if size.saturating_sub(held) > free {
-        let (size, free) = (Size(size), Size(free));
-        return Err(wrong(format!("its file system has {free} free, {size} of memory may need more")));
+
+    fn failed(&self, action: &'static str) -> impl Fn(io::Error) -> Error {
+        let path = self.0.to_path_buf();
+        move |source| Error::FileIo { path: path.clone(), action, source }
     }
-    match found.len() {
-        0 => file.set_len(size).map_err(failed("size")),
-        len if len == size => Ok(()),
-        len => {
-            let (len, size) = (Size(len), Size(size));
-            Err(wrong(format!("it has {len}, the memory {size}: use that size, or remove the file")))
+
+    /// That it can be mapped, and is not what has a backing of its own.
+    fn check(&self, file: &File) -> Result<(), Error> {
+        let kind = file.metadata().map_err(self.failed("look at"))?.file_type();
+        if !kind.is_file() {
+            let what = if kind.is_block_device() { "a block device" } else { "not a regular file" };
+            return Err(self.wrong(format!("it is {what}: name a file")));
         }
+        let system = rustix::fs::fstatfs(file).map_err(|error| self.failed("look at")(error.into()))?;
+        if system.f_type as u64 == HUGETLBFS {
+            return Err(self.wrong("it is on a file system of huge pages: use backing=hugetlb"));
+        }
+        Ok(())
+    }
+
+    /// That it has the memory's size.
+    fn sized(&self, len: u64, size: u64, remedy: &str) -> Result<(), Error> {
+        if len == size {
+            return Ok(());
+        }
+        let (len, size) = (Size(len), Size(size));
+        Err(self.wrong(format!("it has {len}, the memory {size}: {remedy}")))
     }
 }
 

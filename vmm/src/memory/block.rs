@@ -33,7 +33,7 @@ impl Plan {
         let size = config.size;
         let kind = match &config.backing {
             config::Backing::Hugetlb => return pool(host, config).map(Self::Pool),
-            config::Backing::File(_) => return file(host, config),
+            config::Backing::File(_) | config::Backing::Private(_) => return file(host, config),
             config::Backing::Anon => Kind::Anon,
             config::Backing::Memfd => Kind::Shmem,
         };
@@ -81,7 +81,10 @@ fn file(host: &Host, config: &MemoryConfig) -> Result<Plan, Error> {
         None => Ok(Plan::FileSystem),
         Some(block) if block <= host.page_size() => Ok(Plan::Pages),
         Some(block) => Err(Error::NoSuchBlock {
-            backing: "backing=file",
+            backing: match config.backing {
+                config::Backing::Private(_) => "backing=private",
+                _ => "backing=file",
+            },
             block,
             hint: "the file system decides; use block=auto, or another backing".into(),
         }),

@@ -7,8 +7,11 @@
 //! |---|---|---|
 //! | anonymous | `MADV_DONTNEED_LOCKED` (before Linux 5.18 `MADV_DONTNEED`) | one for 1024 ranges since Linux 6.13, else one each |
 //! | memfd, hugetlb, file | `MADV_REMOVE`, which punches a hole; or `fallocate(PUNCH_HOLE)` | the same; `fallocate` takes one range |
+//! | private file | anonymous memory is mapped over it; what is anonymous already, as above | two or three each; as above |
 //!
-//! `MADV_DONTNEED` on a shared mapping would free nothing: the pages stay in the file. Huge pages go back to
+//! `MADV_DONTNEED` on a shared mapping would free nothing: the pages stay in the file. On a private file it would
+//! bring the file's bytes back. What is mapped over a private file adds to the mappings of this process, of which
+//! there may be only so many (vm.max_map_count): half of them are for guest memory, and more is refused. Huge pages go back to
 //! their pool, which keeps them promised to this guest: it can touch them again without being killed.
 
 use std::fs::File;
@@ -19,10 +22,12 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::advice::{Advice, Advisor, Progress, Stopped};
+use super::backing::Replaced;
 use super::error::Size;
 use super::host::Host;
 use super::piece::{self, Piece};
 use super::scratch::Scratch;
+use super::transparent::{self, Kind};
 use super::{Backing, GuestMemory, GuestRam};
 
 /// Why memory was not given back.
@@ -66,6 +71,31 @@ enum Way {
     Private(Advisor),
     /// With the file and what is faster than punching one hole after the other.
     Shared(Arc<File>, Option<Advisor>),
+    Replacing(Replacing),
+}
+
+/// A file that must not show again: anonymous memory takes its place.
+#[derive(Debug)]
+struct Replacing {
+    replaced: Replaced,
+    /// For what is anonymous already.
+    advisor: Advisor,
+    /// Whether anonymous memory is to be huge.
+    huge: bool,
+    /// The most mappings that guest memory may be in.
+    most: usize,
+}
+
+/// There would be too many mappings.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "guest memory is in up to {mappings} mappings, and this host allows a process {} in all: \
+     write more to /proc/sys/vm/max_map_count, or give back larger blocks",
+    2 * most
+)]
+struct Fragmented {
+    mappings: usize,
+    most: usize,
 }
 
 impl Discard {
@@ -82,6 +112,9 @@ impl Discard {
                 (page, Way::Shared(Arc::clone(file), shared()))
             }
             Backing::Hugetlb { file, page } => (*page, Way::Shared(Arc::clone(file), shared())),
+            Backing::PrivateFile { replaced, .. } => {
+                (page, Way::Replacing(Replacing::new(&Host::live(), replaced)))
+            }
         };
         Self { memory, unit, way }
     }
@@ -95,7 +128,7 @@ impl Discard {
     pub fn is_vectored(&self) -> bool {
         match &self.way {
             Way::Private(advisor) | Way::Shared(_, Some(advisor)) => advisor.is_vectored(),
-            Way::Shared(_, None) => false,
+            Way::Shared(_, None) | Way::Replacing(_) => false,
         }
     }
 
@@ -112,6 +145,7 @@ impl Discard {
         let done = match &self.way {
             Way::Private(advisor) => advisor.advise(&pieces),
             Way::Shared(file, None) => punch(file, &pieces),
+            Way::Replacing(replacing) => replacing.discard(&pieces),
             Way::Shared(file, Some(advisor)) => advisor.advise(&pieces).or_else(|stopped| {
                 // Mappings that are locked refuse it (madvise(2), MADV_REMOVE); their file doesn't.
                 if stopped.source.raw_os_error() != Some(libc::EINVAL) {
@@ -129,6 +163,46 @@ impl Discard {
             rest: piece::behind(&pieces, progress.bytes).first().map_or(0..0, Piece::guest),
             source,
         })
+    }
+}
+
+impl Replacing {
+    fn new(host: &Host, replaced: &Replaced) -> Self {
+        Self {
+            replaced: replaced.clone(),
+            advisor: private(),
+            huge: transparent::largest(host, Kind::Anon, 1 << 30).is_some(),
+            most: host.most_mappings() / 2,
+        }
+    }
+
+    fn discard(&self, pieces: &[Piece<'_>]) -> Result<Progress, Stopped> {
+        let mut anonymous = self.replaced.lock();
+        let mut progress = Progress::default();
+        let stopped = |progress: Progress| move |source| Stopped { progress, source };
+        let mut rest = pieces;
+        while let Some((piece, behind)) = rest.split_first() {
+            // As many as are anonymous already: they come first, together.
+            let covered = rest.iter().take_while(|piece| anonymous.covers(&piece.object())).count();
+            if covered > 0 {
+                let done = self.advisor.advise(&rest[..covered]);
+                let done = done.map_err(|last| Stopped { progress: progress + last.progress, ..last })?;
+                (progress, rest) = (progress + done, &rest[covered..]);
+                continue;
+            }
+            let mut after = anonymous.clone();
+            after.replace(piece.object());
+            let mappings = after.mappings();
+            // What leaves no more of them than there are is always good.
+            if mappings > self.most && mappings > anonymous.mappings() {
+                let error = Fragmented { mappings, most: self.most };
+                return Err(stopped(progress)(io::Error::other(error)));
+            }
+            let calls = piece.replace(self.huge).map_err(stopped(progress))?;
+            *anonymous = after;
+            (progress, rest) = (progress + Progress { bytes: piece.len(), calls }, behind);
+        }
+        Ok(progress)
     }
 }
 
@@ -170,5 +244,7 @@ fn shared() -> Option<Advisor> {
     Scratch::memfd().and_then(|scratch| scratch.is_free_after(&advisor)).unwrap_or(false).then_some(advisor)
 }
 
+#[cfg(test)]
+mod private_tests;
 #[cfg(test)]
 mod tests;

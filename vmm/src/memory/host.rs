@@ -45,6 +45,13 @@ impl Host {
         self.sysfs.join(below)
     }
 
+    /// The most mappings that a process may have (vm.max_map_count).
+    pub fn most_mappings(&self) -> usize {
+        let file = self.procfs.join("sys/vm/max_map_count");
+        // The kernel's default, where it doesn't say.
+        fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65530)
+    }
+
     /// How much memory there is, and how much is left.
     ///
     /// # Errors

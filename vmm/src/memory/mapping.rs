@@ -20,6 +20,8 @@ pub(super) enum Object<'a> {
     File(&'a File, u64),
     /// A file of huge pages from this byte on, mapped shared, all of them promised.
     Huge(&'a File, u64),
+    /// A file from this byte on, mapped private: what is written stays here. Nothing of it is promised.
+    Private(&'a File, u64),
 }
 
 /// A readable and writable mapping between two guards, unmapped on drop.
@@ -81,6 +83,10 @@ impl Mapping {
                     let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
                     mm::mmap(start, size, prot, flags, file, offset)
                 }
+                Object::Private(file, offset) => {
+                    let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+                    mm::mmap(start, size, prot, flags, file, offset)
+                }
                 Object::Huge(file, offset) => {
                     mm::mmap(start, size, prot, MapFlags::SHARED | MapFlags::FIXED, file, offset)
                 }
@@ -97,6 +103,21 @@ impl Mapping {
     /// Bytes between the guards.
     pub(super) fn size(&self) -> usize {
         self.size
+    }
+
+    /// Puts anonymous memory, which reads as zero, in the place of `offset..offset + len`, whole pages that lie
+    /// in the mapping.
+    pub(super) fn replace(&self, offset: usize, len: usize) -> io::Result<()> {
+        if offset.checked_add(len).is_none_or(|end| end > self.size) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the range lies in the mapping, so MAP_FIXED replaces nothing but guest memory by guest
+        // memory. Nothing in this process holds a reference into it or expects it to keep its content: the
+        // guest may change it at any time, and every access is volatile.
+        unsafe { mm::mmap_anonymous(self.start.wrapping_byte_add(offset), len, prot, flags) }?;
+        Ok(())
     }
 
     /// Advises about `offset..offset + len`, clipped to the mapping.

@@ -33,11 +33,13 @@
 //! | [`piece`] | checked ranges of guest RAM |
 //! | `pagemap` | the page tables of this process, as the kernel shows them |
 //! | `advice` | what madvise does to them, many in one call |
+//! | `anonymous` | which parts of a private file have made way |
 //! | `scratch` | pages of our own, to find out what this kernel does |
 //! | `mapping` | reserve, place, guard: the address space itself |
 //! | [`error`] | everything that can go wrong, and what to do about it |
 
 mod advice;
+mod anonymous;
 pub mod backing;
 pub mod block;
 pub mod discard;

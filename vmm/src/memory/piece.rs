@@ -1,10 +1,12 @@
 //! Ranges of guest-physical addresses that have been checked: whole units, in RAM, in order.
 
+use std::io;
 use std::ops::Range;
 
 use vm_memory::{Address, GuestMemoryBackend};
 
 use super::error::Size;
+use super::mapping::Harmless;
 use super::{GuestMemory, Region};
 
 /// Why a list of ranges was refused. Nothing was done to any of them.
@@ -88,6 +90,20 @@ impl<'a> Piece<'a> {
     /// What remains behind the first `bytes`.
     pub(super) fn behind(self, bytes: u64) -> Option<Self> {
         (bytes < self.len).then(|| Self { offset: self.offset + bytes, len: self.len - bytes, ..self })
+    }
+
+    /// Puts anonymous memory in its place. Returns the number of system calls.
+    pub(super) fn replace(&self, huge: bool) -> io::Result<u64> {
+        self.region.replace(self.offset, self.len)?;
+        let mut calls = 1;
+        // A wish, but all of guest memory has the same: mappings that differ don't join.
+        for advice in [Some(Harmless::NoDump), huge.then_some(Harmless::Huge)].into_iter().flatten() {
+            calls += 1;
+            if let Err(error) = self.region.advise(self.offset, self.len, advice) {
+                tracing::debug!(?advice, %error, "the host doesn't take this advice");
+            }
+        }
+        Ok(calls)
     }
 
     /// Bytes, at least 1.

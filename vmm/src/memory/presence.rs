@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | anonymous, hugetlb | PAGEMAP_SCAN (Linux 6.7), else /proc/self/pagemap | present or swapped out, and not the zero page |
 //! | memfd, file | SEEK_DATA, SEEK_HOLE | data, wherever it is |
+//! | private file | both | data, where the file still shows; and private copies |
 //!
 //! What is not visited reads as zero. The other way round it does not hold: a page that was only ever written
 //! with zeroes is visited, and /proc/self/pagemap can't tell the zero page from others.
@@ -16,6 +17,8 @@ use std::sync::Arc;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
+use super::anonymous::Anonymous;
+use super::backing::Replaced;
 use super::host::Host;
 use super::pagemap::{Find, Pagemap};
 use super::piece::{self, Piece};
@@ -52,6 +55,8 @@ enum Way {
     Mapping(Pagemap),
     /// The file tells.
     Object(Arc<File>),
+    /// The file tells, and the page tables where it has nothing or no longer shows.
+    Both(Arc<File>, Replaced, Pagemap),
 }
 
 impl Presence {
@@ -69,6 +74,9 @@ impl Presence {
             // hugetlbfs calls every byte of its files data.
             Backing::Anon | Backing::Hugetlb { .. } => Way::Mapping(pagemap()?),
             Backing::Memfd(file) | Backing::File { file, .. } => Way::Object(Arc::clone(file)),
+            Backing::PrivateFile { file, replaced, .. } => {
+                Way::Both(Arc::clone(file), replaced.clone(), pagemap()?)
+            }
         };
         Ok(Self { memory, page: Host::live().page_size(), way })
     }
@@ -86,18 +94,18 @@ impl Presence {
         let mut runs = Runs { open: 0..0, visit };
         for piece in Piece::of(&self.memory, self.page, &[range])? {
             let scanned = match &self.way {
-                Way::Mapping(pagemap) => {
-                    let (host, guest) = (piece.host(), piece.guest());
-                    let host = host.start as u64..host.end as u64;
-                    pagemap.find(host.clone(), Find::Held, &mut |run| {
-                        runs.add(translate(&run, host.start, guest.start));
+                Way::Mapping(pagemap) => mapped(pagemap, Find::Held, &piece, piece.object(), &mut runs),
+                Way::Object(file) => {
+                    let (object, guest) = (piece.object().start, piece.guest().start);
+                    data(file, piece.object(), self.page, &mut |run| {
+                        runs.add(translate(&run, object, guest));
+                        Ok(())
                     })
                 }
-                Way::Object(file) => {
-                    let (object, guest) = (piece.object(), piece.guest());
-                    data(file, object.clone(), self.page, &mut |run| {
-                        runs.add(translate(&run, object.start, guest.start));
-                    })
+                Way::Both(file, replaced, pagemap) => {
+                    // Not held for long: whoever discards takes it.
+                    let anonymous = replaced.lock().clone();
+                    self.both(file, &anonymous, pagemap, &piece, &mut runs)
                 }
             };
             calls += scanned.map_err(|source| Error::Refused { range: piece.guest(), source })?;
@@ -105,6 +113,43 @@ impl Presence {
         runs.end();
         Ok(calls)
     }
+
+    /// Data where the file shows, and what the page tables hold between it.
+    fn both(
+        &self,
+        file: &File,
+        anonymous: &Anonymous,
+        pagemap: &Pagemap,
+        piece: &Piece<'_>,
+        runs: &mut Runs<'_>,
+    ) -> io::Result<u64> {
+        let (object, guest) = (piece.object(), piece.guest().start);
+        let (mut at, mut calls) = (object.start, 0);
+        for shown in anonymous.gaps(&object) {
+            let mut scans = 0;
+            calls += data(file, shown, self.page, &mut |extent| {
+                scans += mapped(pagemap, Find::Private, piece, at..extent.start, runs)?;
+                at = extent.end;
+                runs.add(translate(&extent, object.start, guest));
+                Ok(())
+            })?;
+            calls += scans;
+        }
+        Ok(calls + mapped(pagemap, Find::Private, piece, at..object.end, runs)?)
+    }
+}
+
+/// Adds what the page tables hold of `object`, a part of the piece's place in its object.
+fn mapped(
+    pagemap: &Pagemap,
+    what: Find,
+    piece: &Piece<'_>,
+    object: Range<u64>,
+    runs: &mut Runs<'_>,
+) -> io::Result<u64> {
+    let (start, host, guest) = (piece.object().start, piece.host().start as u64, piece.guest().start);
+    let place = translate(&object, start, host);
+    pagemap.find(place, what, &mut |run| runs.add(translate(&run, host, guest)))
 }
 
 /// The same range where `from` is called `to`.
@@ -136,7 +181,12 @@ impl Runs<'_> {
 }
 
 /// Visits the data in `range` of a file, in whole pages: a file system may have smaller blocks.
-fn data(file: &File, range: Range<u64>, page: u64, visit: &mut dyn FnMut(Range<u64>)) -> io::Result<u64> {
+fn data(
+    file: &File,
+    range: Range<u64>,
+    page: u64,
+    visit: &mut dyn FnMut(Range<u64>) -> io::Result<()>,
+) -> io::Result<u64> {
     let mut calls = 0;
     let mut seek = |to| {
         calls += 1;
@@ -152,7 +202,7 @@ fn data(file: &File, range: Range<u64>, page: u64, visit: &mut dyn FnMut(Range<u
         let Some(start) = seek(SeekFrom::Data(at))?.filter(|start| *start < range.end) else { break };
         let end = seek(SeekFrom::Hole(start))?.unwrap_or(range.end);
         let end = end.next_multiple_of(page).min(range.end);
-        visit((start / page * page).max(at)..end);
+        visit((start / page * page).max(at)..end)?;
         at = end;
     }
     Ok(calls)

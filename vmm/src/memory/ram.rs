@@ -1,11 +1,13 @@
 //! From a configuration to mapped memory.
 
+use std::sync::{Mutex, PoisonError};
+
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::config::{self, MemoryConfig};
 
 use super::GuestMemory;
-use super::backing::Backing;
+use super::backing::{Backing, Fresh};
 use super::block::Plan;
 use super::error::Error;
 use super::host::Host;
@@ -24,13 +26,16 @@ const POPULATE: u64 = 256 << 20;
 pub struct GuestRam {
     memory: GuestMemory,
     backing: Backing,
+    /// The file, where it was created for this guest and may have to go again.
+    fresh: Mutex<Option<Fresh>>,
 }
 
 impl GuestRam {
     /// Allocates what `config` asks for, at guest-physical `base`.
     ///
     /// `base` should be a multiple of 1 GiB: stage 2 uses no block that is larger than its alignment.
-    /// The memory reads as zero, but for a file that held some before. Unless `prefault` asks for it,
+    /// The memory reads as zero, but for a file that held some before. A file that is created goes with the
+    /// value, until [`GuestRam::keep`]. Unless `prefault` asks for it,
     /// nothing is populated; hugetlb pages are promised by the kernel all the same.
     ///
     /// # Errors
@@ -54,10 +59,16 @@ impl GuestRam {
         }
         fits(host, config)?;
 
+        let mut fresh = None;
         let backing = match (&config.backing, &plan) {
             (config::Backing::Anon, _) => Backing::Anon,
             (config::Backing::Memfd, _) => Backing::memfd(size)?,
-            (config::Backing::File(path), _) => Backing::file(path, size)?,
+            (config::Backing::File(path), _) => {
+                let (backing, created) = Backing::file(path, size)?;
+                fresh = created;
+                backing
+            }
+            (config::Backing::Private(path), _) => Backing::private(path, size)?,
             (config::Backing::Hugetlb, Plan::Pool(pool)) => Backing::hugetlb(size, pool)?,
             (config::Backing::Hugetlb, _) => unreachable!("a plan for hugetlb has a pool"),
         };
@@ -77,7 +88,7 @@ impl GuestRam {
             populate(&region)?;
         }
         let memory = GuestMemory::from_regions(vec![region]).map_err(|_| misplaced())?;
-        Ok(Self { memory, backing })
+        Ok(Self { memory, backing, fresh: Mutex::new(fresh) })
     }
 
     /// The memory for whoever reads and writes it by guest-physical address.
@@ -93,6 +104,14 @@ impl GuestRam {
     /// Bytes in all.
     pub fn size(&self) -> u64 {
         self.regions().map(Region::size).sum()
+    }
+
+    /// The guest has started: a file that was created for it stays.
+    pub fn keep(&self) {
+        // A panic elsewhere changes nothing about what is to be kept.
+        if let Some(fresh) = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            fresh.keep();
+        }
     }
 
     /// What the bytes live in.
@@ -127,6 +146,7 @@ fn map(backing: &Backing, base: GuestAddress, size: u64) -> std::io::Result<Mapp
         Backing::Anon => Object::Anon,
         Backing::Memfd(file) | Backing::File { file, .. } => Object::File(file, 0),
         Backing::Hugetlb { file, .. } => Object::Huge(file, 0),
+        Backing::PrivateFile { file, .. } => Object::Private(file, 0),
     };
     let len = usize::try_from(size).map_err(std::io::Error::other)?;
     // An address space that has no room for the largest congruence still has it for a smaller one; the

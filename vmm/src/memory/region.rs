@@ -73,6 +73,11 @@ impl Region {
         self.block
     }
 
+    /// Puts anonymous memory in the place of `offset..offset + len`.
+    pub(super) fn replace(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.mapping.replace(offset as usize, len as usize)
+    }
+
     pub(super) fn advise(&self, offset: u64, len: u64, advice: Harmless) -> io::Result<()> {
         self.mapping.advise(offset as usize, len as usize, advice)
     }

@@ -142,6 +142,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("ram");
         let (ram, ledger, release) = guest(Kind::File(path.clone()), 8 << 20);
+        ram.keep();
         for page in (0..2048u64).filter(|page| page % 3 == 0) {
             ram.memory().write_slice(&page.to_le_bytes(), GuestAddress(BASE + page * 4096)).unwrap();
         }

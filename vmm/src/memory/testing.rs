@@ -35,8 +35,16 @@ pub(super) fn fill(memory: &GuestMemory, range: Range<u64>) {
 }
 
 /// The byte that [`fill`] writes to the 4K at `at`.
-fn pattern(at: u64) -> u8 {
+pub(super) fn pattern(at: u64) -> u8 {
     (at / 4096 % 255) as u8 + 1
+}
+
+/// The mappings that the region is in, by /proc/self/maps.
+pub(super) fn mappings(region: &Region) -> usize {
+    let whole = region.host()..region.host() + region.size() as usize;
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let starts = maps.lines().filter_map(|line| usize::from_str_radix(line.split_once('-')?.0, 16).ok());
+    starts.filter(|start| whole.contains(start)).count()
 }
 
 /// Asserts that every 4K of `range` is as [`fill`] left it, but for `zero`, which must be zero.

@@ -51,7 +51,7 @@ impl Books {
         let mut books =
             Self { tables, regions, presence: Presence::new(ram).map_err(Error::NoPresence)?, memory };
         // Memory that was just made is vacant; a file has had a life before.
-        if matches!(ram.backing(), Backing::File { .. }) {
+        if matches!(ram.backing(), Backing::File { .. } | Backing::PrivateFile { .. }) {
             let all: Vec<_> = books.ram().collect();
             books.refresh(&all)?;
         }

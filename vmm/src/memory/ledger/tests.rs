@@ -146,6 +146,7 @@ fn a_file_that_held_something_is_looked_at_from_the_start() {
     let path = folder.path().join("ram");
     let (ram, _) = guest(Backing::File(path.clone()));
     write(&ram, &(BASE + 3 * BLOCK..BASE + 4 * BLOCK));
+    ram.keep();
     drop(ram);
     let (_ram, ledger) = guest(Backing::File(path));
     let books = ledger.open();

@@ -58,6 +58,7 @@ fn what_was_written_is_found_and_what_was_discarded_is_not() {
             let most = match presence.way {
                 Way::Object(_) => 2 * written.len() as u64 + 1,
                 Way::Mapping(_) => 1,
+                Way::Both(..) => unreachable!(),
             };
             assert!(calls <= most, "{calls} calls");
             // Clipped to what was asked for, at both ends.
@@ -100,6 +101,7 @@ fn more_runs_than_one_call_returns_are_all_found() {
             let most = match presence.way {
                 Way::Mapping(_) => written.len() as u64 / 512 + 1,
                 Way::Object(_) => 2 * written.len() as u64 + 1,
+                Way::Both(..) => unreachable!(),
             };
             assert!(calls <= most, "{calls} calls");
         }
@@ -142,4 +144,36 @@ fn huge_pages_are_found_whole() {
         memory.write_obj(1u8, GuestAddress(at)).unwrap();
     }
     assert_eq!(found(&presence, BASE..BASE + SIZE).0, [BASE..BASE + 2 * M, BASE + 4 * M..BASE + 6 * M]);
+}
+
+#[test]
+fn a_private_file_is_found_by_its_data_and_its_copies_but_not_where_it_was_discarded() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.as_path().join("ram");
+    // Data in two places, and holes.
+    let file = File::create_new(&path).unwrap();
+    file.set_len(SIZE).unwrap();
+    for at in [2 * M, 8 * M] {
+        std::os::unix::fs::FileExt::write_all_at(&file, &vec![7; 2 * M as usize], at).unwrap();
+    }
+    drop(file);
+    let ram = ram(config::Backing::Private(path));
+    let presence = Presence::new(&ram).unwrap();
+    let whole = BASE..BASE + SIZE;
+    let data = [BASE + 2 * M..BASE + 4 * M, BASE + 8 * M..BASE + 10 * M];
+    assert_eq!(found(&presence, whole.clone()).0, data);
+    // Writing makes a copy, in a hole and beside data.
+    fill(ram.memory(), BASE..BASE + page());
+    fill(ram.memory(), BASE + 4 * M..BASE + 5 * M);
+    let written = [BASE..BASE + page(), BASE + 2 * M..BASE + 5 * M, data[1].clone()];
+    assert_eq!(found(&presence, whole.clone()).0, written);
+
+    let discard = Discard::new(&ram);
+    discard.discard(&[BASE..BASE + page(), BASE + 3 * M..BASE + 9 * M]).unwrap();
+    assert_eq!(found(&presence, whole.clone()).0, [BASE + 2 * M..BASE + 3 * M, BASE + 9 * M..BASE + 10 * M]);
+    // What is anonymous now holds something again once it is written, and not when it is read.
+    touch(ram.memory(), BASE + 3 * M..BASE + 4 * M);
+    fill(ram.memory(), BASE + 5 * M..BASE + 6 * M);
+    let (runs, _) = found(&presence, BASE + 5 * M..BASE + SIZE);
+    assert_eq!(runs, [BASE + 5 * M..BASE + 6 * M, BASE + 9 * M..BASE + 10 * M]);
 }

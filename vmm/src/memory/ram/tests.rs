@@ -70,6 +70,7 @@ fn canaries_in_the_file_beyond_the_region_survive() {
     let ram = GuestRam::allocate(&config(M, config::Backing::File(path.clone())), BASE).unwrap();
     ram.memory().write_slice(&vec![0xff; M as usize], BASE).unwrap();
     assert!(ram.memory().write_slice(&[0xff; 2], BASE.unchecked_add(M - 1)).is_err());
+    ram.keep();
     drop(ram);
     assert_eq!(fs::read(&path).unwrap(), vec![0xff; M as usize]);
 }
@@ -134,7 +135,10 @@ fn memory_file_is_kept_and_used_again() {
     let folder = TempDir::new().unwrap();
     let path = folder.as_path().join("ram");
     let config = config(2 * M, config::Backing::File(path.clone()));
-    GuestRam::allocate(&config, BASE).unwrap().memory().write_obj(42u64, BASE).unwrap();
+    let first = GuestRam::allocate(&config, BASE).unwrap();
+    first.memory().write_obj(42u64, BASE).unwrap();
+    first.keep();
+    drop(first);
     let again = GuestRam::allocate(&config, BASE).unwrap();
     assert_eq!(again.memory().read_obj::<u64>(BASE).unwrap(), 42);
 }
@@ -208,4 +212,67 @@ fn hugetlb_takes_its_promise_at_the_start_or_says_what_is_short() {
         drop(ram);
         assert_eq!(pool.available(), available);
     }
+}
+
+#[test]
+fn a_file_that_was_created_goes_unless_the_guest_has_started() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.as_path().join("ram");
+    let config = config(2 * M, config::Backing::File(path.clone()));
+    drop(GuestRam::allocate(&config, BASE).unwrap());
+    assert!(!path.exists());
+    GuestRam::allocate(&config, BASE).unwrap().keep();
+    assert!(path.exists());
+    // It is somebody's now.
+    drop(GuestRam::allocate(&config, BASE).unwrap());
+    assert!(path.exists());
+}
+
+#[test]
+fn a_file_that_took_the_place_of_one_that_was_created_stays() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.as_path().join("ram");
+    let ram = GuestRam::allocate(&config(2 * M, config::Backing::File(path.clone())), BASE).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, b"somebody's data").unwrap();
+    drop(ram);
+    assert_eq!(fs::read(&path).unwrap(), b"somebody's data");
+}
+
+#[test]
+fn a_private_file_is_the_first_memory_of_any_number_of_guests_and_is_never_written() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.as_path().join("ram");
+    fs::write(&path, vec![7; 2 * M as usize]).unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    let config = config(2 * M, config::Backing::Private(path.clone()));
+    let guests = [(); 2].map(|()| GuestRam::allocate(&config, BASE).unwrap());
+    for (guest, value) in guests.iter().zip([1u8, 2]) {
+        assert_eq!(guest.memory().read_obj::<u8>(BASE).unwrap(), 7);
+        guest.memory().write_obj(value, BASE).unwrap();
+    }
+    for (guest, value) in guests.iter().zip([1u8, 2]) {
+        assert_eq!(guest.memory().read_obj::<u8>(BASE).unwrap(), value);
+        assert_eq!(guest.memory().read_obj::<u8>(BASE.unchecked_add(1)).unwrap(), 7);
+    }
+    drop(guests);
+    assert_eq!(fs::read(&path).unwrap(), vec![7; 2 * M as usize]);
+}
+
+#[test]
+fn a_private_file_has_the_memorys_size_and_is_no_running_guests_memory() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.as_path().join("ram");
+    let private = |size| GuestRam::allocate(&config(size, config::Backing::Private(path.clone())), BASE);
+    let error = private(2 * M).unwrap_err().to_string();
+    assert!(error.contains("can't open memory file"), "{error}");
+    assert!(!path.exists());
+    let running = GuestRam::allocate(&config(2 * M, config::Backing::File(path.clone())), BASE).unwrap();
+    running.keep();
+    let error = private(2 * M).unwrap_err().to_string();
+    assert!(error.contains("memory of a running VM"), "{error}");
+    drop(running);
+    private(2 * M).unwrap();
+    let error = private(M).unwrap_err().to_string();
+    assert!(error.contains("it has 2M, the memory 1M"), "{error}");
 }
