@@ -18,9 +18,11 @@
 //! | `request` | a body, read strictly |
 //! | `answer` | what goes back: 200, 204 or 400 |
 //! | `vm` | `/`, `/version`, `/vm`, `/vm/config`, `/actions` |
+//! | `balloon` | `/balloon/...` |
 //! | `ours` | `/quire/...` |
 
 mod answer;
+mod balloon;
 mod ours;
 mod request;
 pub mod route;

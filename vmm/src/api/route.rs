@@ -4,7 +4,7 @@ use hyper::Method;
 
 use super::answer::{Answer, Fault};
 use super::request::list;
-use super::{ours, vm};
+use super::{balloon, ours, vm};
 use crate::config::words::nearest;
 use crate::machine::control::Control;
 
@@ -31,17 +31,30 @@ const fn put(path: &'static str, takes_body: bool, handle: Handle) -> Route {
     Route { method: Method::PUT, path, takes_body, handle }
 }
 
-const fn patch(path: &'static str, handle: Handle) -> Route {
-    Route { method: Method::PATCH, path, takes_body: true, handle }
+const fn patch(path: &'static str, takes_body: bool, handle: Handle) -> Route {
+    Route { method: Method::PATCH, path, takes_body, handle }
 }
 
 /// Everything that can be asked.
 pub static ROUTES: &[Route] = &[
     get("/", vm::describe),
     get("/version", vm::version),
-    patch("/vm", vm::change),
+    patch("/vm", true, vm::change),
     get("/vm/config", vm::config),
     put("/actions", true, vm::act),
+    get("/balloon", balloon::config),
+    put("/balloon", true, balloon::replace),
+    patch("/balloon", true, balloon::resize),
+    get("/balloon/statistics", balloon::statistics),
+    patch("/balloon/statistics", true, balloon::poll),
+    patch("/balloon/hinting/start", true, balloon::start_hinting),
+    patch("/balloon/hinting/stop", false, balloon::stop_hinting),
+    get("/balloon/hinting/status", balloon::hinting),
+    get("/quire/balloon", ours::balloon),
+    patch("/quire/balloon", true, ours::resize),
+    get("/quire/release", ours::release),
+    put("/quire/settle", false, ours::settle),
+    get("/quire/check", ours::check),
     put("/quire/stop", false, ours::stop),
 ];
 

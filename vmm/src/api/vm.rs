@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Fault};
+use super::balloon::Balloon;
 use super::request::{self, Shape};
 use crate::config::{Backing, BlockSize, DiskConfig, VmConfig};
 use crate::machine::control::{Control, State};
@@ -109,6 +110,8 @@ struct Full<'a> {
     #[serde(rename = "network-interfaces")]
     network_interfaces: [(); 0],
     entropy: Entropy,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balloon: Option<Balloon>,
     quire: &'a VmConfig,
 }
 
@@ -176,6 +179,11 @@ pub(super) fn config(control: &Control, _: &[u8]) -> Result<Answer, Fault> {
         },
         network_interfaces: [],
         entropy: Entropy {},
+        // Its present target, once there is a machine.
+        balloon: match super::balloon::device(control) {
+            Ok(balloon) => Some(Balloon::of(&balloon.config())),
+            Err(_) => config.balloon.as_ref().map(Balloon::of),
+        },
         quire: config,
     })
 }

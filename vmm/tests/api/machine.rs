@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
+use super::guest::Guest;
 use quire::config::VmConfig;
 use quire::machine::control::{Control, Order};
 use quire::machine::gate::{Clock, Gate, Pass};
@@ -55,6 +56,7 @@ impl Clock for World {
 pub(crate) struct Machine {
     pub(crate) control: Control,
     pub(crate) world: Arc<World>,
+    pub(crate) guest: Guest,
     main: Option<JoinHandle<&'static str>>,
 }
 
@@ -65,7 +67,9 @@ impl Machine {
 
     /// A machine that is switched on, of `vcpus` vCPUs.
     pub(crate) fn of(config: VmConfig, vcpus: usize) -> Self {
+        let guest = Guest::new(&config);
         let control = Control::new(config).unwrap();
+        control.equip(guest.parts.clone());
         let world = Arc::new(World::default());
         let (theirs, their_world) = (control.clone(), world.clone());
         let main = thread::spawn(move || {
@@ -73,7 +77,7 @@ impl Machine {
             theirs.end();
             why
         });
-        let machine = Self { control, world, main: Some(main) };
+        let machine = Self { control, world, guest, main: Some(main) };
         machine.wait_for_steps();
         machine
     }

@@ -2,8 +2,10 @@
 //! whose vCPUs count instead of entering a guest.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
+mod balloon;
 mod client;
 mod control;
+mod guest;
 mod hostile;
 mod machine;
 mod routes;
