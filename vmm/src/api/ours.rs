@@ -9,6 +9,7 @@ use crate::config::Size;
 use crate::machine::control::Control;
 use crate::memory::ledger::Check;
 use crate::memory::release::Counters;
+use crate::report::Map;
 
 /// PUT /quire/stop: stops the guest in order, as SIGTERM does.
 pub(super) fn stop(control: &Control, _: &[u8]) -> Result<Answer, Fault> {
@@ -64,6 +65,11 @@ struct Release {
 pub(super) fn release(control: &Control, _: &[u8]) -> Result<Answer, Fault> {
     let release = control.parts()?.release;
     Answer::document(&Release { unit: release.unit(), block: release.block(), counters: release.counters() })
+}
+
+/// GET /quire/map: how the guest's memory is made up, after a look at the host.
+pub(super) fn map(control: &Control, _: &[u8]) -> Result<Answer, Fault> {
+    Answer::document(&Map::draw_up(&mut control.parts()?.ledger.open())?)
 }
 
 /// PUT /quire/settle: gives back parts of blocks, too.

@@ -52,6 +52,7 @@ pub static ROUTES: &[Route] = &[
     get("/balloon/hinting/status", balloon::hinting),
     get("/quire/balloon", ours::balloon),
     patch("/quire/balloon", true, ours::resize),
+    get("/quire/map", ours::map),
     get("/quire/release", ours::release),
     put("/quire/settle", false, ours::settle),
     get("/quire/check", ours::check),

@@ -9,13 +9,14 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | the guest powered itself off, or was asked to stop and did; `doctor`: a guest can run here |
-//! | 1 | the host, a file or the guest itself kept it from running or from going on; `doctor`: no guest can run here |
+//! | 1 | the host, a file or the guest itself kept it from running or from going on; `doctor`: no guest can run here; `ctl`: it was not done, or `check` does not hold |
 //! | 2 | the command line or the configuration is wrong; nothing was started |
 //! | 101 | a bug in `quire` |
 //!
 //! | module | noun |
 //! |---|---|
 //! | [`run`] | `quire run` |
+//! | [`ctl`] | `quire ctl` |
 //! | [`doctor`] | `quire doctor` |
 //! | `log` | what goes to standard error while the program works |
 //! | `failure` | an error and its causes, as they are printed |
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod ctl;
 pub mod doctor;
 mod failure;
 mod log;
@@ -35,7 +37,8 @@ pub mod run;
 const EXIT_CODES: &str = "\
 Exit codes:
   0    the guest powered itself off, or was asked to stop and did; doctor: a guest can run here
-  1    the host, a file or the guest itself kept it from running; doctor: no guest can run here
+  1    the host, a file or the guest itself kept it from running; doctor: no guest can run here;
+       ctl: it was not done, or the check does not hold
   2    the command line or the configuration is wrong; nothing was started
   101  a bug in quire";
 
@@ -53,6 +56,8 @@ pub struct Cli {
 enum Command {
     /// Run a guest until it powers off.
     Run(Box<run::RunArgs>),
+    /// Ask a running VM over its API socket: state, pause, balloon, map …
+    Ctl(ctl::CtlArgs),
     /// Tell what this host offers, and what to do about what it does not.
     Doctor(doctor::DoctorArgs),
 }
@@ -68,6 +73,7 @@ pub fn main() -> ExitCode {
     cli.log.install();
     match cli.command {
         Command::Run(args) => failure::report(args.run(start)),
+        Command::Ctl(args) => failure::report(args.run()),
         Command::Doctor(args) => failure::report(args.run()),
     }
 }

@@ -5,6 +5,7 @@
 mod balloon;
 mod client;
 mod control;
+mod ctl;
 mod guest;
 mod hostile;
 mod machine;
