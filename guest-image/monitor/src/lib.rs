@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `test` | the tests; so does an empty command line |
 //! | `only=NAME` | one group of tests, by its name in [`words::GROUPS`] |
+//! | `rounds=N` | rounds of each race that have to find something written; 50 unless said otherwise |
 //!
 //! # Lines on the console
 //!

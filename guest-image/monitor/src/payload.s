@@ -1,8 +1,8 @@
 // The payload: what runs at EL1. It is copied to a page of its own, so it may not refer to anything outside.
 //
 // One routine each: arguments in x1 and up, `hvc #0` when it is done, the answer in x0. Only general
-// registers are used. The first 2 KiB are the routines, in the order of `payload::Routine`, 64 bytes apart
-// (`sweep` and `scatter` take more); behind them stand the vectors of EL1.
+// registers are used. The first 2 KiB are the routines, in the order of `payload::Routine`, 64 bytes apart;
+// behind them stand the vectors of EL1. Endless routines yield, for emulators that run one CPU at a time.
 
     .section .rodata.payload, "a"
     .balign 4096
@@ -50,6 +50,7 @@ monitor_payload:
     madd x8, x8, x2, x1
     str x4, [x8]
     add x4, x4, #1
+    yield
     ldr w9, [x5]
     cbz w9, 1b
     mov x0, x4
@@ -65,6 +66,7 @@ monitor_payload:
     stlxr w10, x9, [x8]
     cbnz w10, 2b
     add x4, x4, #1
+    yield
     ldr w9, [x5]
     cbz w9, 1b
     mov x0, x4

@@ -3,16 +3,31 @@
 use thiserror::Error;
 
 /// Every word, as an error message lists them.
-pub const EXPECTED: &str = "test, only=NAME";
+pub const EXPECTED: &str = "test, only=NAME, rounds=N";
 
 /// The test groups, by the names that `only=` takes.
-pub const GROUPS: [&str; 3] = ["translations", "demand", "access-flag"];
+pub const GROUPS: [&str; 9] = [
+    "translations",
+    "demand",
+    "access-flag",
+    "dirty",
+    "stale",
+    "conversions",
+    "race",
+    "invalidation",
+    "teardown",
+];
+
+/// Rounds of each race, where nothing else is said.
+const ROUNDS: u32 = 50;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
-    /// The tests: all groups, or the one with this index.
-    Test(Option<usize>),
+pub struct Program {
+    /// The group with this index; all of them where absent.
+    pub only: Option<usize>,
+    /// Rounds of each race that have to find something.
+    pub rounds: u32,
 }
 
 /// A command line that can't be followed.
@@ -24,33 +39,34 @@ pub enum WordError<'a> {
     /// An unknown group.
     #[error("no test group is called \"{0}\": there are {GROUPS:?}")]
     Group(&'a str),
-    /// Two words that choose different things.
-    #[error("\"{0}\" contradicts a word before it: choose all tests or one group")]
-    Contradiction(&'a str),
+    /// No number, or none that makes sense.
+    #[error("rounds=\"{0}\" is not a number from 1 to 1000000")]
+    Rounds(&'a str),
 }
 
 impl Program {
-    /// Reads the command line; an empty one means all tests.
+    /// Reads the command line; an empty one means all tests. Of two words that choose the same thing, the last
+    /// one counts.
     ///
     /// # Errors
     /// [`WordError`] names the word.
     pub fn parse(line: &str) -> Result<Self, WordError<'_>> {
-        let mut chosen = None;
+        let mut program = Self { only: None, rounds: ROUNDS };
         for word in line.split_whitespace() {
-            let program = match word.split_once('=') {
+            match word.split_once('=') {
                 Some(("only", name)) => {
                     let index = GROUPS.iter().position(|group| *group == name);
-                    Self::Test(Some(index.ok_or(WordError::Group(name))?))
+                    program.only = Some(index.ok_or(WordError::Group(name))?);
                 }
-                None if word == "test" => Self::Test(None),
+                Some(("rounds", number)) => {
+                    let rounds = number.parse().ok().filter(|rounds| (1..=1_000_000).contains(rounds));
+                    program.rounds = rounds.ok_or(WordError::Rounds(number))?;
+                }
+                None if word == "test" => program.only = None,
                 _ => return Err(WordError::Unknown(word)),
-            };
-            if chosen.is_some_and(|before| before != program) {
-                return Err(WordError::Contradiction(word));
             }
-            chosen = Some(program);
         }
-        Ok(chosen.unwrap_or(Self::Test(None)))
+        Ok(program)
     }
 }
 
@@ -60,19 +76,21 @@ mod tests {
 
     #[test]
     fn an_empty_line_means_all_tests() {
-        assert_eq!(Program::parse("  "), Ok(Program::Test(None)));
-        assert_eq!(Program::parse("test"), Ok(Program::Test(None)));
+        let all = Program { only: None, rounds: ROUNDS };
+        assert_eq!(Program::parse("  "), Ok(all));
+        assert_eq!(Program::parse("only=race test"), Ok(all));
     }
 
     #[test]
     fn words_choose() {
-        assert_eq!(Program::parse("only=demand"), Ok(Program::Test(Some(1))));
+        assert_eq!(Program::parse("only=race rounds=7"), Ok(Program { only: Some(6), rounds: 7 }));
     }
 
     #[test]
     fn what_is_unknown_is_named() {
         assert_eq!(Program::parse("test quick"), Err(WordError::Unknown("quick")));
         assert_eq!(Program::parse("only=races"), Err(WordError::Group("races")));
-        assert_eq!(Program::parse("only=demand test"), Err(WordError::Contradiction("test")));
+        assert_eq!(Program::parse("test=1"), Err(WordError::Unknown("test=1")));
+        assert_eq!(Program::parse("rounds=0"), Err(WordError::Rounds("0")));
     }
 }

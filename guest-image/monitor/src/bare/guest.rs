@@ -2,14 +2,14 @@
 
 use aarch64_cpu::registers::{HCR_EL2, Readable, VTCR_EL2, VTTBR_EL2, Writeable};
 use board::console;
-use spin::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use stage2::{Attributes, Config, Existing, Features, Gather, Granule, Options, Tables, Unresolved};
 
 use crate::bare::bed::{self, bed};
 use crate::bare::mmu::{Issued, Mmu};
 use crate::bare::payload;
 use crate::bare::pool::Pool;
-use crate::bare::team::Team;
+use crate::bare::team::{Team, Yield};
 use crate::bare::vcpu;
 use crate::fail;
 use crate::fault::{Fault, Kind};
@@ -33,7 +33,7 @@ pub type GuestTables<G> = Tables<G, Pool, Mmu>;
 pub struct Guest<'a, G: Granule> {
     team: &'a Team,
     /// What hardware changes while others read needs no lock; what structural operations change does.
-    tables: RwLock<GuestTables<G>>,
+    tables: RwLock<GuestTables<G>, Yield>,
     config: Config<G>,
 }
 
@@ -88,12 +88,12 @@ impl<'a, G: Granule> Guest<'a, G> {
     }
 
     /// The tables, for what takes `&self`: beside other readers.
-    pub fn read(&self) -> RwLockReadGuard<'_, GuestTables<G>> {
+    pub fn read(&self) -> RwLockReadGuard<'_, GuestTables<G>, Yield> {
         self.tables.read()
     }
 
     /// The tables, for what changes their structure: alone. CPUs in EL1 go on.
-    pub fn write(&self) -> RwLockWriteGuard<'_, GuestTables<G>> {
+    pub fn write(&self) -> RwLockWriteGuard<'_, GuestTables<G>, Yield> {
         self.tables.write()
     }
 

@@ -14,7 +14,8 @@
 //! | [`payload`], [`vcpu`] | what runs at EL1, and the way there and back |
 //! | [`guest`] | tables that are installed |
 //! | [`probe`] | what the hardware says: address translation instructions, and descriptors read raw |
-//! | [`tests`] | the groups of tests |
+//! | [`mirror`] | writes, and whether each was accounted for |
+//! | [`tests`] | the nine groups |
 
 #![expect(unsafe_code, reason = "the device tree is found through a pointer")]
 
@@ -32,6 +33,7 @@ use crate::words::Program;
 
 pub mod bed;
 pub mod guest;
+pub mod mirror;
 pub mod mmu;
 pub mod payload;
 pub mod pool;
@@ -147,8 +149,7 @@ fn start(fdt: &Fdt<'_>, mut image: Image, tree: Span) -> Result<Infallible, Boar
     bed::set_up(&image, &board, free);
     // SAFETY: the stacks are mapped and nobody else's; the entry is the image's own.
     let team = unsafe { team::Team::start(&board.cpus, own, stacks, root, image.secondary_entry) };
-    let Program::Test(only) = program;
-    tests::run(&team, only);
+    tests::run(&team, program);
     power::off()
 }
 

@@ -12,6 +12,7 @@ use aarch64_cpu::registers::{TPIDR_EL2, Writeable};
 use board::clock::Instant;
 use board::ram::Span;
 use board::{console, power};
+use spin::RelaxStrategy;
 
 use crate::bare::STACK;
 
@@ -43,6 +44,17 @@ struct Start {
     root: u64,
     stack: u64,
     index: u64,
+}
+
+/// How a CPU waits for another: an emulator that runs one at a time then goes on to that.
+#[derive(Debug)]
+pub struct Yield;
+
+impl RelaxStrategy for Yield {
+    fn relax() {
+        // SAFETY: a hint.
+        unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) };
+    }
 }
 
 /// The CPUs of the machine, up and waiting.
@@ -77,7 +89,7 @@ impl Team {
                 let running = RUNNING.load(Ordering::Acquire);
                 console::fail(format_args!("{running} of {cpus} cpus run after {START_MICROS} us"));
             }
-            core::hint::spin_loop();
+            Yield::relax();
         }
         Self { cpus }
     }
@@ -99,7 +111,7 @@ impl Team {
         sev();
         let result = own();
         while JOB.left.load(Ordering::Acquire) > 0 {
-            core::hint::spin_loop();
+            Yield::relax();
         }
         result
     }

@@ -1,4 +1,4 @@
-//! The groups of tests.
+//! The nine groups of tests.
 //!
 //! | module | what is shown |
 //! |---|---|
@@ -6,6 +6,12 @@
 //! | [`faults`] | what is not allowed faults, with the right syndrome and address |
 //! | [`demand`] | mapping by fault, in whole groups and blocks |
 //! | [`access_flag`] | the access flag, set by hardware or by faults |
+//! | [`dirty`] | dirty state, by hardware or by faults: reported exactly once |
+//! | [`stale`] | what is taken and invalidated is gone on every CPU |
+//! | [`conversions`] | fold, unfold, split and collapse under writing CPUs |
+//! | [`race`] | writing CPUs against a collector: every generation is accounted for |
+//! | [`invalidation`] | by entry, by range and of the VMID: what each covers |
+//! | [`teardown`] | everything comes back, with one invalidation |
 
 use core::fmt;
 
@@ -18,13 +24,19 @@ use crate::bare::{pool, stage1};
 use crate::shape::kib;
 use crate::skip;
 use crate::tap::{Miss, Outcome, Reason, Tap};
-use crate::words::GROUPS;
+use crate::words::{GROUPS, Program};
 
 mod access_flag;
+mod conversions;
 mod demand;
+mod dirty;
 mod faults;
+mod invalidation;
 mod layout;
+mod race;
 mod rig;
+mod stale;
+mod teardown;
 mod translations;
 
 fn line(text: fmt::Arguments<'_>) {
@@ -35,6 +47,8 @@ fn line(text: fmt::Arguments<'_>) {
 #[derive(Debug)]
 pub struct Suite<'a> {
     team: &'a Team,
+    /// Rounds of each race.
+    rounds: u64,
     tap: Tap<fn(fmt::Arguments<'_>)>,
 }
 
@@ -96,11 +110,12 @@ macro_rules! each_granule {
 }
 
 /// Runs all groups, or one.
-pub fn run(team: &Team, only: Option<usize>) {
-    let mut suite = Suite { team, tap: Tap::begin(line as fn(fmt::Arguments<'_>)) };
+pub fn run(team: &Team, program: Program) {
+    let rounds = u64::from(program.rounds);
+    let mut suite = Suite { team, rounds, tap: Tap::begin(line as fn(fmt::Arguments<'_>)) };
     describe(&mut suite);
     for (index, name) in GROUPS.into_iter().enumerate() {
-        if only.is_none_or(|only| only == index) {
+        if program.only.is_none_or(|only| only == index) {
             group(&mut suite, index, name);
         }
     }
@@ -114,7 +129,13 @@ fn group(suite: &mut Suite<'_>, index: usize, name: &str) {
             each_granule!(suite, name, faults);
         }
         1 => each_granule!(suite, name, demand),
-        _ => each_granule!(suite, name, access_flag),
+        2 => each_granule!(suite, name, access_flag),
+        3 => each_granule!(suite, name, dirty),
+        4 => each_granule!(suite, name, stale),
+        5 => each_granule!(suite, name, conversions),
+        6 => each_granule!(suite, name, race),
+        7 => each_granule!(suite, name, invalidation),
+        _ => each_granule!(suite, name, teardown),
     }
 }
 
