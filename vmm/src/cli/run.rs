@@ -10,7 +10,7 @@ use clap::Args;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::failure::Failure;
-use crate::config::{self, BalloonConfig, ConsoleConfig, DiskConfig, MemoryConfig, VmConfig};
+use crate::config::{self, BalloonConfig, ConsoleConfig, DiskConfig, El2, MemoryConfig, VmConfig};
 
 /// The largest configuration file in bytes; whatever is larger is another file.
 const MAX_CONFIG_SIZE: u64 = 1 << 20;
@@ -19,7 +19,7 @@ const MAX_CONFIG_SIZE: u64 = 1 << 20;
 #[derive(Debug, Default, Args)]
 pub struct RunArgs {
     /// Kernel: an arm64 Image, a gzip'ed Image or an EFI zboot file (gzip, zstd), told apart by content
-    /// [default: the built-in guest].
+    /// [default: a built-in guest, one that checks its memory, or with --el2 the one that tests stage2].
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// Initial RAM disk.
@@ -31,6 +31,18 @@ pub struct RunArgs {
     /// Number of vCPUs [default: 1].
     #[arg(long, value_name = "N")]
     cpus: Option<u32>,
+    /// Start the guest at EL2, so that it can be a hypervisor itself [default: off].
+    ///
+    /// The host needs nested virtualisation. With "e2h0" the guest may also leave HCR_EL2.E2H at 0, where the
+    /// CPU can give it that; otherwise it is always 1.
+    #[arg(
+        long,
+        value_name = "on|e2h0|off",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "on"
+    )]
+    el2: Option<El2>,
     /// Guest RAM [default: 512M].
     ///
     /// SIZE takes the suffixes K, M, G and T. The keys:
@@ -76,8 +88,8 @@ pub struct RunArgs {
     /// none].
     #[arg(long, value_name = "PATH")]
     api_sock: Option<PathBuf>,
-    /// The same as JSON, with the keys kernel, initrd, cmdline, cpus, memory, disks, balloon, console
-    /// and api_sock. What the command line says too, it says last.
+    /// The same as JSON, with the keys kernel, initrd, cmdline, cpus, el2, memory, disks, balloon,
+    /// console and api_sock. What the command line says too, it says last.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print how long it took from process start to the first guest instruction and the first console
@@ -203,6 +215,7 @@ impl RunArgs {
             initrd: self.initrd.clone().or(base.initrd),
             cmdline: self.cmdline.clone().or(base.cmdline),
             cpus: self.cpus.unwrap_or(base.cpus),
+            el2: self.el2.unwrap_or(base.el2),
             memory: self.memory.clone().unwrap_or(base.memory),
             disks: if self.disk.is_empty() { base.disks } else { self.disk.clone() },
             balloon: self.balloon.clone().or(base.balloon),
@@ -302,6 +315,7 @@ mod tests {
             "-x quiet",
             "--cpus",
             "4",
+            "--el2=e2h0",
             "--memory",
             "3G,backing=hugetlb,block=1G,prefault=on",
             "--disk",
@@ -320,6 +334,7 @@ mod tests {
             initrd: Some("initrd".into()),
             cmdline: Some("-x quiet".into()),
             cpus: 4,
+            el2: El2::E2h0,
             memory: MemoryConfig {
                 size: 3 << 30,
                 backing: Backing::Hugetlb,

@@ -17,6 +17,7 @@
 //! | `vm` | [`VmConfig`], a whole VM |
 //! | `validate` | what can be checked of it without a host |
 //! | `memory`, `backing`, `block` | [`MemoryConfig`], [`Backing`], [`BlockSize`] |
+//! | `el2` | [`El2`], whether the guest starts there |
 //! | `disk`, `console` | [`DiskConfig`], [`ConsoleConfig`] |
 //! | `balloon` | [`BalloonConfig`], and what [`Repopulate`] can be |
 //! | [`size`] | sizes in bytes, as people write them |
@@ -29,6 +30,7 @@ mod balloon;
 mod block;
 mod console;
 mod disk;
+mod el2;
 mod error;
 mod json;
 mod memory;
@@ -42,6 +44,7 @@ pub use balloon::{BalloonConfig, Repopulate};
 pub use block::BlockSize;
 pub use console::ConsoleConfig;
 pub use disk::DiskConfig;
+pub use el2::El2;
 pub use error::Error;
 pub use memory::MemoryConfig;
 pub use size::Size;

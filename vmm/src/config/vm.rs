@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BalloonConfig, ConsoleConfig, DiskConfig, Error, MemoryConfig, json};
+use super::{BalloonConfig, ConsoleConfig, DiskConfig, El2, Error, MemoryConfig, json};
 
 /// A whole VM, as `--config FILE` reads it and as the command line builds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmConfig {
-    /// Kernel file (Image, gzip'ed Image or EFI zboot); the built-in guest where absent.
+    /// Kernel file (Image, gzip'ed Image or EFI zboot); a built-in guest where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk.
@@ -22,6 +22,9 @@ pub struct VmConfig {
     /// Number of vCPUs, at least 1.
     #[serde(default = "one")]
     pub cpus: u32,
+    /// Whether vCPUs have EL2, and the guest starts there.
+    #[serde(default, skip_serializing_if = "El2::is_off")]
+    pub el2: El2,
     /// Guest RAM.
     #[serde(default)]
     pub memory: MemoryConfig,
@@ -51,6 +54,7 @@ impl Default for VmConfig {
             initrd: None,
             cmdline: None,
             cpus: one(),
+            el2: El2::default(),
             memory: MemoryConfig::default(),
             disks: Vec::new(),
             balloon: None,
@@ -63,7 +67,7 @@ impl Default for VmConfig {
 impl VmConfig {
     /// The keys of the JSON object.
     pub(super) const KEYS: &'static [&'static str] =
-        &["kernel", "initrd", "cmdline", "cpus", "memory", "disks", "balloon", "console", "api_sock"];
+        &["kernel", "initrd", "cmdline", "cpus", "el2", "memory", "disks", "balloon", "console", "api_sock"];
 
     /// Reads a configuration from JSON, without validating it as a whole.
     ///

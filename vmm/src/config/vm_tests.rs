@@ -2,7 +2,7 @@ use super::super::{Backing, BlockSize, Repopulate};
 use super::*;
 
 const FULL: &str = r#"{
-    "kernel": "Image", "initrd": "initrd.img", "cmdline": "quiet", "cpus": 4,
+    "kernel": "Image", "initrd": "initrd.img", "cmdline": "quiet", "cpus": 4, "el2": "e2h0",
     "memory": { "size": "3G", "backing": "file:/dev/shm/a,b", "block": "2M", "prefault": true },
     "balloon": { "size": "1G", "stats": 5, "report": true, "hint": "on", "deflate-on-oom": true, "block": "2M",
                  "repopulate": "block", "must-tell-host": false },
@@ -16,6 +16,7 @@ fn full() -> VmConfig {
         initrd: Some("initrd.img".into()),
         cmdline: Some("quiet".into()),
         cpus: 4,
+        el2: El2::E2h0,
         memory: MemoryConfig {
             size: 3 << 30,
             backing: Backing::File("/dev/shm/a,b".into()),

@@ -26,6 +26,11 @@ impl Register {
     /// The faulting address of the last exception taken to EL1.
     pub const FAR_EL1: Self = Self::system(3, 0, 6, 0, 0);
 
+    /// The syndrome of the last exception taken to EL2, where the vCPU has it.
+    pub const ESR_EL2: Self = Self::system(3, 4, 5, 2, 0);
+    /// The faulting address of the last exception taken to EL2, where the vCPU has it.
+    pub const FAR_EL2: Self = Self::system(3, 4, 6, 0, 0);
+
     /// The guest's virtual counter. Setting it in one vCPU moves it in all.
     ///
     /// `KVM_REG_ARM_TIMER_CNT`: the name that KVM gave it is the one that `CNTV_CVAL_EL0` would have

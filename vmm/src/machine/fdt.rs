@@ -22,6 +22,8 @@ pub struct Board<'a> {
     pub caches: &'a [Level],
     /// Which interrupt controller.
     pub gic: Gic,
+    /// Whether vCPUs have EL2.
+    pub el2: bool,
     /// Whether vCPUs have a PMUv3.
     pub pmu: bool,
     /// The virtio-mmio transports, in order.
@@ -79,9 +81,9 @@ pub fn write(board: &Board<'_>) -> Result<Vec<u8>, Error> {
     chosen(&mut fdt, board)?;
     memory(&mut fdt, board.ram)?;
     cpus(&mut fdt, board.cpus, board.caches)?;
-    psci(&mut fdt)?;
+    psci(&mut fdt, board.el2)?;
     gic(&mut fdt, board)?;
-    timer(&mut fdt)?;
+    timer(&mut fdt, board.el2)?;
     if board.pmu {
         let node = fdt.begin_node("pmu")?;
         fdt.property_string("compatible", "arm,armv8-pmuv3")?;
@@ -181,10 +183,11 @@ fn level(fdt: &mut FdtWriter, caches: &Level, number: u32, count: usize) -> Resu
     Ok(())
 }
 
-fn psci(fdt: &mut FdtWriter) -> Result<(), Error> {
+fn psci(fdt: &mut FdtWriter, el2: bool) -> Result<(), Error> {
     let node = fdt.begin_node("psci")?;
     fdt.property_string_list("compatible", vec!["arm,psci-1.0".into(), "arm,psci-0.2".into()])?;
-    fdt.property_string("method", "hvc")?;
+    // From EL2, HVC is a call to EL2 itself.
+    fdt.property_string("method", if el2 { "smc" } else { "hvc" })?;
     fdt.end_node(node)
 }
 
@@ -201,6 +204,9 @@ fn gic(fdt: &mut FdtWriter, board: &Board<'_>) -> Result<(), Error> {
             reg(fdt, &[layout::GIC_DISTRIBUTOR, layout::GIC_CPU_INTERFACE])?;
         }
     }
+    if board.el2 {
+        fdt.property_array_u32("interrupts", &[PPI, layout::PPI_GIC_MAINTENANCE, LEVEL_HIGH])?;
+    }
     fdt.property_null("interrupt-controller")?;
     fdt.property_u32("#interrupt-cells", 3)?;
     fdt.property_u32("#address-cells", 2)?;
@@ -209,11 +215,12 @@ fn gic(fdt: &mut FdtWriter, board: &Board<'_>) -> Result<(), Error> {
     fdt.end_node(node)
 }
 
-fn timer(fdt: &mut FdtWriter) -> Result<(), Error> {
+fn timer(fdt: &mut FdtWriter, el2: bool) -> Result<(), Error> {
     let node = fdt.begin_node("timer")?;
     fdt.property_string("compatible", "arm,armv8-timer")?;
-    // Secure EL1 physical, EL1 physical, virtual, EL2 physical: in this order by the binding.
-    let cells: Vec<u32> = [13, 14, 11, 10].iter().flat_map(|&ppi| [PPI, ppi, LEVEL_HIGH]).collect();
+    // The last is that of EL2's virtual timer, which only a hypervisor with VHE has a use for.
+    let timers = &layout::PPI_TIMERS[..if el2 { 5 } else { 4 }];
+    let cells: Vec<u32> = timers.iter().flat_map(|&ppi| [PPI, ppi, LEVEL_HIGH]).collect();
     fdt.property_array_u32("interrupts", &cells)?;
     fdt.property_null("always-on")?;
     fdt.end_node(node)
@@ -253,23 +260,35 @@ mod tests {
     use super::*;
     use crate::machine::cache::Geometry;
 
-    /// How often each name of a cache's property or node is in the tree of a board with two vCPUs.
-    fn count(caches: &[Level], name: &str) -> usize {
-        let board = Board {
+    fn board<'a>(caches: &'a [Level]) -> Board<'a> {
+        Board {
             cmdline: "",
             ram: Window { base: layout::RAM_BASE, size: 64 << 20 },
             initrd: None,
             cpus: &[0, 1],
             caches,
             gic: Gic::V3,
+            el2: false,
             pmu: false,
             virtio: &[],
             seed: [0; 64],
-        };
-        let blob = write(&board).unwrap();
+        }
+    }
+
+    /// How often `bytes` are in `blob`.
+    fn times(blob: &[u8], bytes: &[u8]) -> usize {
+        blob.windows(bytes.len()).filter(|window| *window == bytes).count()
+    }
+
+    /// Level-triggered private interrupts, as cells.
+    fn interrupts(ppis: &[u32]) -> Vec<u8> {
+        ppis.iter().flat_map(|&ppi| [PPI, ppi, LEVEL_HIGH]).flat_map(u32::to_be_bytes).collect()
+    }
+
+    /// How often each name of a cache's property or node is in the tree of a board with two vCPUs.
+    fn count(caches: &[Level], name: &str) -> usize {
         // A name ends with a NUL; those of properties stand once, in the block of strings.
-        let name = [b"\0", name.as_bytes(), b"\0"].concat();
-        blob.windows(name.len()).filter(|window| *window == name).count()
+        times(&write(&board(caches)).unwrap(), &[b"\0", name.as_bytes(), b"\0"].concat())
     }
 
     #[test]
@@ -290,5 +309,25 @@ mod tests {
         for name in ["cache-unified", "cache-level", "next-level-cache"] {
             assert_eq!(count(&[], name), 0, "{name}");
         }
+    }
+
+    #[test]
+    fn a_guest_at_el2_has_its_timers_the_maintenance_interrupt_and_calls_by_smc() {
+        let at_el1 = write(&board(&[])).unwrap();
+        let at_el2 = write(&Board { el2: true, ..board(&[]) }).unwrap();
+        // As KVM has them: the hypervisor's physical timer is interrupt 26, its virtual one 28.
+        let (without, with) = (interrupts(&[13, 14, 11, 10]), interrupts(&[13, 14, 11, 10, 12]));
+        let maintenance = interrupts(&[9]);
+        for (found, expected) in [
+            ((&at_el1, b"hvc\0"), 1),
+            ((&at_el1, b"smc\0"), 0),
+            ((&at_el2, b"hvc\0"), 0),
+            ((&at_el2, b"smc\0"), 1),
+        ] {
+            assert_eq!(times(found.0, found.1), expected, "{:?}", found.1);
+        }
+        assert_eq!((times(&at_el1, &with), times(&at_el1, &without)), (0, 1));
+        assert_eq!((times(&at_el2, &with), times(&at_el2, &maintenance)), (1, 1));
+        assert_eq!(times(&at_el1, &maintenance), 0);
     }
 }

@@ -1,14 +1,15 @@
 //! What the machine's vCPUs have: what this host offers of what a guest likes to see.
 
 use kvm_bindings::{
-    KVM_ARM_VCPU_PMU_V3, KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT, KVM_ARM_VCPU_PMU_V3_IRQ,
-    KVM_ARM_VCPU_POWER_OFF, KVM_ARM_VCPU_PSCI_0_2, KVM_ARM_VCPU_PTRAUTH_ADDRESS,
-    KVM_ARM_VCPU_PTRAUTH_GENERIC, KVM_ARM_VCPU_SVE, kvm_vcpu_init,
+    KVM_ARM_VCPU_HAS_EL2, KVM_ARM_VCPU_HAS_EL2_E2H0, KVM_ARM_VCPU_PMU_V3, KVM_ARM_VCPU_PMU_V3_CTRL,
+    KVM_ARM_VCPU_PMU_V3_INIT, KVM_ARM_VCPU_PMU_V3_IRQ, KVM_ARM_VCPU_POWER_OFF, KVM_ARM_VCPU_PSCI_0_2,
+    KVM_ARM_VCPU_PTRAUTH_ADDRESS, KVM_ARM_VCPU_PTRAUTH_GENERIC, KVM_ARM_VCPU_SVE, kvm_vcpu_init,
 };
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use vmm_sys_util::errno::Error;
 
 use super::layout;
+use crate::config::El2;
 use crate::kvm::attribute::Attributes;
 
 /// The features of every vCPU of a VM.
@@ -22,11 +23,12 @@ pub struct Features {
 }
 
 impl Features {
-    /// Everything that the host offers `vm`'s vCPUs: PMUv3, SVE, pointer authentication.
+    /// Everything that the host offers `vm`'s vCPUs: PMUv3, SVE, pointer authentication; and `el2`, which
+    /// goes with all of them, and for which the host has been asked.
     ///
     /// # Errors
     /// The kernel's, where it has no vCPU type to prefer.
-    pub fn of_host(vm: &VmFd) -> Result<Self, Error> {
+    pub fn of_host(vm: &VmFd, el2: El2) -> Result<Self, Error> {
         let mut init = kvm_vcpu_init::default();
         vm.get_preferred_target(&mut init)?;
         let has = |cap| vm.check_extension(cap);
@@ -39,6 +41,10 @@ impl Features {
             (KVM_ARM_VCPU_SVE, sve),
             (KVM_ARM_VCPU_PTRAUTH_ADDRESS, pauth),
             (KVM_ARM_VCPU_PTRAUTH_GENERIC, pauth),
+            // Reset is then to EL2, with PSCI by SMC.
+            (KVM_ARM_VCPU_HAS_EL2, el2.is_on()),
+            // A modifier of the one before.
+            (KVM_ARM_VCPU_HAS_EL2_E2H0, el2 == El2::E2h0),
         ];
         init.features[0] =
             wanted.iter().filter(|(_, on)| *on).fold(0, |features, (bit, _)| features | 1 << bit);

@@ -6,6 +6,7 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 use vmm_sys_util::errno;
 
 use super::layout;
+use crate::config::El2;
 
 /// Why this host can't run the guest.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +47,27 @@ pub enum Error {
         /// Bits of guest-physical address.
         limit: u32,
     },
+    /// No nested virtualisation.
+    #[error(
+        "this host can't start a guest at EL2: that needs a CPU with nested virtualisation (FEAT_NV2), Linux \
+         6.16 or newer, and kvm-arm.mode=nested on the host's kernel command line; `quire doctor` shows what \
+         it has"
+    )]
+    NoEl2,
+    /// Nested virtualisation, but only with VHE.
+    #[error(
+        "this host's CPU gives a guest at EL2 no way to leave HCR_EL2.E2H at 0: use --el2 in place of \
+         --el2=e2h0 if the guest can do with VHE"
+    )]
+    NoE2h0,
     /// KVM made no VM.
     #[error("KVM could not create a VM: {0}")]
     Create(errno::Error),
 }
 
+/// Capabilities that kvm-bindings does not know yet (Linux, include/uapi/linux/kvm.h).
+const CAP_ARM_EL2: u32 = 240;
+const CAP_ARM_EL2_E2H0: u32 = 241;
 /// KVM's answer to `KVM_GET_API_VERSION`, fixed since Linux 2.6.22.
 const API_VERSION: i32 = 12;
 /// What a VM's IPA space was before KVM could say.
@@ -79,11 +96,19 @@ impl Host {
         }
     }
 
-    /// Whether `cpus` vCPUs and `memory` bytes of RAM fit; to be asked before anything is started.
+    /// Whether `cpus` vCPUs and `memory` bytes of RAM fit, and whether `el2` can be had; to be asked before
+    /// anything is started.
     ///
     /// # Errors
-    /// [`Error::TooManyCpus`] and [`Error::TooMuchMemory`].
-    pub fn check(&self, cpus: u32, memory: u64) -> Result<(), Error> {
+    /// All but those of [`Host::open`] and [`Error::Create`].
+    pub fn check(&self, cpus: u32, memory: u64, el2: El2) -> Result<(), Error> {
+        let has = |capability: u32| self.kvm.check_extension_raw(capability.into()) > 0;
+        if el2.is_on() && !has(CAP_ARM_EL2) {
+            return Err(Error::NoEl2);
+        }
+        if el2 == El2::E2h0 && !has(CAP_ARM_EL2_E2H0) {
+            return Err(Error::NoE2h0);
+        }
         let limit = u32::try_from(self.kvm.get_max_vcpus()).unwrap_or(u32::MAX).min(layout::MAX_CPUS);
         if cpus > limit {
             return Err(Error::TooManyCpus { asked: cpus, limit });

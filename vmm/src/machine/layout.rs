@@ -59,6 +59,12 @@ pub const SPI_SERIAL: u32 = 0;
 pub const SPI_RTC: u32 = 1;
 /// The first and the last shared interrupt for virtio devices.
 pub const SPI_VIRTIO: (u32, u32) = (16, INTERRUPTS - 33);
+/// The private interrupt by which the GIC tells a hypervisor in the guest that a list register needs its
+/// care, counted as [`PPI_PMU`] is.
+pub const PPI_GIC_MAINTENANCE: u32 = 9;
+/// The private interrupts of the timers, which KVM has fixed: EL3's, EL1 physical, EL1 virtual, EL2
+/// physical, EL2 virtual; in the order of the device tree's binding.
+pub const PPI_TIMERS: [u32; 5] = [13, 14, 11, 10, 12];
 /// The PMU's private interrupt, as the device tree counts it (interrupt id less 16).
 pub const PPI_PMU: u32 = 7;
 

@@ -27,7 +27,7 @@ use super::signals::Signals;
 use super::timing::Timeline;
 use super::vcpu::{Shared, Vcpu};
 use super::worker::Subscriber;
-use crate::config::{BalloonConfig, Repopulate, VmConfig};
+use crate::config::{BalloonConfig, El2, Repopulate, VmConfig};
 use crate::devices::{Console, MmioBus, Rtc, Serial, SerialInput};
 use crate::kvm::memslot::MappedVm;
 use crate::kvm::register::Register;
@@ -39,6 +39,7 @@ use crate::virtio::{Balloon, Block, MmioTransport, Rng, VirtioDevice, balloon};
 pub struct Machine {
     host: Host,
     cpus: u32,
+    el2: El2,
     ram: GuestRam,
     ledger: Ledger,
     release: Arc<Release>,
@@ -83,7 +84,7 @@ impl Machine {
     /// [`Error`] says what the host lacks, or which file is wrong in which way.
     pub fn assemble(config: &VmConfig, timeline: Arc<Timeline>) -> Result<(Self, Peripherals), Error> {
         let host = Host::open()?;
-        host.check(config.cpus, config.memory.size)?;
+        host.check(config.cpus, config.memory.size, config.el2)?;
         let payload = Payload::open(config)?;
         let ram_window = Window { base: layout::RAM_BASE, size: config.memory.size };
         let placement = boot::place(payload.demand(), ram_window)?;
@@ -133,6 +134,7 @@ impl Machine {
         let machine = Self {
             host,
             cpus: config.cpus,
+            el2: config.el2,
             ram,
             ledger,
             release,
@@ -194,7 +196,7 @@ impl Machine {
         let vm = MappedVm::new(vm, &self.ram)?;
         self.timeline.vm_created();
 
-        let features = Features::of_host(&vm).map_err(refused("a vCPU type"))?;
+        let features = Features::of_host(&vm, self.el2).map_err(refused("a vCPU type"))?;
         let mut vcpus = Vec::new();
         let mut mpidrs = Vec::new();
         for index in 0..self.cpus {
@@ -204,7 +206,7 @@ impl Machine {
             mpidrs.push(mpidr & AFFINITY);
             vcpus.push(Vcpu { fd, index });
         }
-        let gic = Controller::create(&vm, self.cpus)?;
+        let gic = Controller::create(&vm, self.cpus, self.el2)?;
         for vcpu in &vcpus {
             features.connect_pmu(&vcpu.fd).map_err(refused("a vCPU's PMU"))?;
         }
@@ -223,6 +225,7 @@ impl Machine {
             cpus: &mpidrs,
             caches: &caches,
             gic: gic.version,
+            el2: self.el2.is_on(),
             pmu: features.pmu,
             virtio: &slots,
             seed,

@@ -12,7 +12,7 @@ use super::boot::{Demand, Placement};
 use super::image;
 use super::kernel::{self, Kernel};
 use super::layout;
-use crate::config::VmConfig;
+use crate::config::{El2, VmConfig};
 use crate::memory::GuestMemory;
 
 /// The command line of a kernel file for which none was given: the serial port, from the first
@@ -72,6 +72,7 @@ struct Initrd {
 #[derive(Debug)]
 pub struct Payload {
     path: Option<PathBuf>,
+    el2: El2,
     demand: Demand,
     initrd: Option<Initrd>,
     cmdline: String,
@@ -87,7 +88,8 @@ impl Payload {
     /// [`Error`] says which file is wrong in which way.
     pub fn open(config: &VmConfig) -> Result<Self, Error> {
         let path = config.kernel.clone();
-        let kernel = open_kernel(path.as_deref())?;
+        let el2 = config.el2;
+        let kernel = open_kernel(path.as_deref(), el2)?;
         let initrd = config.initrd.as_deref().map(Initrd::open).transpose()?;
         let demand = Demand {
             text_offset: kernel.header().text_offset,
@@ -96,7 +98,7 @@ impl Payload {
         };
         let default = if path.is_some() { DEFAULT_CMDLINE } else { "" };
         let cmdline = config.cmdline.clone().unwrap_or_else(|| default.to_owned());
-        Ok(Self { path, demand, initrd, cmdline, kernel: Mutex::new(Some(kernel)) })
+        Ok(Self { path, el2, demand, initrd, cmdline, kernel: Mutex::new(Some(kernel)) })
     }
 
     /// What it takes of guest memory.
@@ -117,7 +119,7 @@ impl Payload {
         let opened = self.kernel.lock().ok().and_then(|mut kernel| kernel.take());
         let mut kernel = match opened {
             Some(kernel) => kernel,
-            None => open_kernel(self.path.as_deref())?,
+            None => open_kernel(self.path.as_deref(), self.el2)?,
         };
         let same = kernel.memory_size() == self.demand.image_size
             && kernel.header().text_offset == self.demand.text_offset;
@@ -133,10 +135,13 @@ impl Payload {
     }
 }
 
-fn open_kernel(path: Option<&Path>) -> Result<Kernel, Error> {
+fn open_kernel(path: Option<&Path>, el2: El2) -> Result<Kernel, Error> {
     match path {
         Some(path) => Ok(Kernel::open(path)?),
-        None => Kernel::from_static(image::STAMPER).map_err(Error::BuiltIn),
+        None => {
+            let built_in = if el2.is_on() { image::MONITOR } else { image::STAMPER };
+            Kernel::from_static(built_in).map_err(Error::BuiltIn)
+        }
     }
 }
 

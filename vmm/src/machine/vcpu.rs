@@ -97,6 +97,8 @@ pub struct State {
     pstate: Option<u64>,
     esr: Option<u64>,
     far: Option<u64>,
+    /// ESR_EL2 and FAR_EL2, where the vCPU has EL2.
+    el2: Option<(u64, u64)>,
 }
 
 impl State {
@@ -107,6 +109,7 @@ impl State {
             pstate: read(Register::PSTATE),
             esr: read(Register::ESR_EL1),
             far: read(Register::FAR_EL1),
+            el2: read(Register::ESR_EL2).zip(read(Register::FAR_EL2)),
         }
     }
 }
@@ -122,7 +125,10 @@ impl std::fmt::Display for State {
             }
             space = ", ";
         }
-        Ok(())
+        match self.el2 {
+            Some((esr, far)) => write!(f, "{space}esr_el2 {esr:#x}, far_el2 {far:#x}"),
+            None => Ok(()),
+        }
     }
 }
 

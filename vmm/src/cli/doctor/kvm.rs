@@ -90,7 +90,7 @@ fn capabilities(kvm: &Kvm) -> Vec<Probe> {
             "EL2 guests",
             cap(CAP_ARM_EL2) > 0,
             if cap(CAP_ARM_EL2_E2H0) > 0 { "yes, with E2H0" } else { "yes" },
-            "guests can't be hypervisors: needs FEAT_NV2 and kvm-arm.mode=nested on the host's command line",
+            "guests can't be hypervisors: needs FEAT_NV2, Linux 6.16 and kvm-arm.mode=nested on the host's command line",
         ),
         manual_protect(cap(kb::KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)),
         dirty_ring(cap(kb::KVM_CAP_DIRTY_LOG_RING_ACQ_REL), cap(kb::KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP) > 0),
