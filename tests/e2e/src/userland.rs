@@ -27,6 +27,7 @@ echo "userland is up: $(uname -r), $(nproc) cpus, $(grep MemTotal /proc/meminfo)
 pub struct Userland {
     kernel: Kernel,
     modules: Vec<&'static str>,
+    programs: Vec<PathBuf>,
     script: String,
 }
 
@@ -34,13 +35,25 @@ impl Userland {
     /// For `kernel`: virtio devices, and a script that runs once the userland is up. When the
     /// script ends the guest powers off.
     pub fn new(kernel: Kernel, script: &str) -> Self {
-        Self { kernel, modules: vec!["virtio_mmio", "virtio_blk", "virtio_rng"], script: script.to_owned() }
+        Self {
+            kernel,
+            modules: vec!["virtio_mmio", "virtio_blk", "virtio_rng"],
+            programs: Vec::new(),
+            script: script.to_owned(),
+        }
     }
 
     /// Adds modules by name.
     #[must_use]
     pub fn with_modules(mut self, names: &[&'static str]) -> Self {
         self.modules.extend(names);
+        self
+    }
+
+    /// Adds a static arm64 program of this host to the guest's PATH.
+    #[must_use]
+    pub fn with_program(mut self, path: PathBuf) -> Self {
+        self.programs.push(path);
         self
     }
 
@@ -60,6 +73,10 @@ impl Userland {
             archive.entry(folder, FOLDER, &[])?;
         }
         archive.entry("bin/busybox", PROGRAM, &fs::read(environment::busybox())?)?;
+        for path in &self.programs {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            archive.entry(&format!("bin/{name}"), PROGRAM, &fs::read(path)?)?;
+        }
         let mut order = String::new();
         for file in self.kernel.modules(&self.modules) {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
