@@ -63,7 +63,7 @@ pub fn tear_down(ram: GuestRam, ledger: &Ledger, release: &Release) -> Result<Re
     report.writing_back = started.elapsed();
 
     let started = Instant::now();
-    if !outlives(ram.backing()) {
+    if is_discarded(ram.backing()) {
         discard(&ram, &ledger.open().ram().collect::<Vec<_>>());
     }
     drop(ram);
@@ -73,9 +73,13 @@ pub fn tear_down(ram: GuestRam, ledger: &Ledger, release: &Release) -> Result<Re
     Ok(report)
 }
 
-/// Whether the bytes are somebody's after the guest has gone.
-fn outlives(backing: &Backing) -> bool {
-    matches!(backing, Backing::File { .. })
+/// Whether the bytes are nobody's after the guest has gone, and a discard frees them. A named file's are somebody's, and
+/// what was private of one goes with its mapping.
+fn is_discarded(backing: &Backing) -> bool {
+    match backing {
+        Backing::Anon | Backing::Memfd(_) | Backing::Hugetlb { .. } => true,
+        Backing::File { .. } | Backing::PrivateFile { .. } => false,
+    }
 }
 
 fn write_back(backing: &Backing) -> io::Result<()> {
