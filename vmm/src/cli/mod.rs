@@ -17,6 +17,7 @@
 //! |---|---|
 //! | [`run`] | `quire run` |
 //! | [`ctl`] | `quire ctl` |
+//! | [`map`] | `quire map` |
 //! | [`doctor`] | `quire doctor` |
 //! | `log` | what goes to standard error while the program works |
 //! | `failure` | an error and its causes, as they are printed |
@@ -30,6 +31,7 @@ pub mod ctl;
 pub mod doctor;
 mod failure;
 mod log;
+pub mod map;
 mod panic;
 pub mod run;
 
@@ -58,6 +60,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Ask a running VM over its API socket: state, pause, balloon, map …
     Ctl(ctl::CtlArgs),
+    /// Show how a guest's memory is made up.
+    Map(map::MapArgs),
     /// Tell what this host offers, and what to do about what it does not.
     Doctor(doctor::DoctorArgs),
 }
@@ -74,6 +78,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => failure::report(args.run(start)),
         Command::Ctl(args) => failure::report(args.run()),
+        Command::Map(args) => failure::report(args.run()),
         Command::Doctor(args) => failure::report(args.run()),
     }
 }
