@@ -9,4 +9,5 @@ mod ctl;
 mod guest;
 mod hostile;
 mod machine;
+mod openapi;
 mod routes;
