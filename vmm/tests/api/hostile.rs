@@ -152,3 +152,17 @@ fn a_server_that_ends_answers_nobody_any_more_and_leaves_no_file() {
     assert_eq!(idle.read(&mut [0; 1]).unwrap_or(0), 0);
     assert_eq!(half.read(&mut [0; 1]).unwrap_or(0), 0);
 }
+
+#[test]
+fn who_keeps_the_server_waiting_is_hung_up_on() {
+    let api = Api::start();
+    let connect = || BufReader::new(api.connect());
+    let (mut silent, mut served, mut half) = (connect(), connect(), connect());
+    served.get_mut().write_all(request("GET", "/", "").as_bytes()).unwrap();
+    assert_eq!(read_reply(&mut served).unwrap().status, 200);
+    half.get_mut().write_all(b"PATCH /vm HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{").unwrap();
+    assert!(read_reply(&mut half).unwrap().fault().contains("did not come within"));
+    for stream in [&mut silent, &mut served, &mut half] {
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    }
+}

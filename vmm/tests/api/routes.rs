@@ -1,10 +1,13 @@
 //! What each route answers, and what it says to a request that is wrong.
 
+use std::io::{BufReader, Write};
+
+use quire::api::Server;
 use quire::config::{Backing, BlockSize, DiskConfig, MemoryConfig, VmConfig};
-use quire::machine::control::State;
+use quire::machine::control::{Control, State};
 use serde_json::json;
 
-use super::client::Api;
+use super::client::{Api, read_reply, request};
 use super::machine::End;
 
 #[test]
@@ -156,4 +159,34 @@ fn a_body_or_a_query_where_none_belongs_is_refused() {
     assert!(api.get("/version?verbose=1").fault().contains("takes no query"));
     // An empty one says nothing.
     assert_eq!(api.get("/version?").status, 200);
+}
+
+#[test]
+fn before_the_guest_has_started_the_api_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.sock");
+    let control = Control::new(VmConfig::default()).unwrap();
+    let _server = Server::start(&path, control).unwrap();
+    let ask = |method: &str, path_: &str, body: &str| {
+        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        stream.write_all(request(method, path_, body).as_bytes()).unwrap();
+        read_reply(&mut BufReader::new(stream)).unwrap()
+    };
+    assert_eq!(ask("GET", "/", "").json()["state"], "Not started");
+    assert_eq!(ask("GET", "/vm/config", "").status, 200);
+    for (method, path, body) in [
+        ("PATCH", "/vm", "{\"state\": \"Paused\"}"),
+        ("PATCH", "/vm", "{\"state\": \"Resumed\"}"),
+        ("GET", "/balloon", ""),
+        ("PATCH", "/balloon", "{\"amount_mib\": 1}"),
+        ("GET", "/quire/map", ""),
+        ("GET", "/quire/release", ""),
+        ("GET", "/quire/check", ""),
+        ("PUT", "/quire/settle", ""),
+    ] {
+        let message = ask(method, path, body).fault();
+        assert!(message.contains("the guest has not started yet"), "{method} {path}: {message}");
+    }
+    // It may be stopped before it has: then it does not.
+    assert_eq!(ask("PUT", "/quire/stop", "").status, 204);
 }

@@ -146,8 +146,8 @@ impl Display {
         let text = || format!("{} of {}", Size(watch.last), Size(watch.target));
         match self {
             Self::Bar(bar) => {
-                bar.set_position(watch.progress().1);
                 bar.set_message(text());
+                bar.set_position(watch.progress().1);
             }
             Self::Lines { last } => {
                 let now = Instant::now();
