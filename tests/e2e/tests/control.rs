@@ -107,13 +107,14 @@ fn a_guest_that_resets_all_the_time_can_be_paused() {
     guest.expect_exit(0);
 }
 
-#[test]
-fn a_paused_linux_guest_does_not_see_the_time_go_by() {
+/// Pauses a Linux guest with `more` arguments, and compares what its clock and ours say of it.
+#[track_caller]
+fn assert_time_stands_still(more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("api.sock");
     let script = "while read line; do echo \"uptime $(cut -d ' ' -f 1 /proc/uptime) s\"; done";
     let initrd = Userland::new(Kernel::New, script).write(folder.path());
-    let args = ["--cpus", "2", "--api-sock", socket.to_str().unwrap()];
+    let args = [&["--cpus", "2", "--api-sock", socket.to_str().unwrap()], more].concat();
     let mut guest = Guest::start(linux(Kernel::New, &initrd, &args));
     guest.wait_for(e2e::userland::READY);
     let mut uptime = || -> f64 {
@@ -138,6 +139,24 @@ fn a_paused_linux_guest_does_not_see_the_time_go_by() {
     let text = guest.expect_exit(0);
     for word in ["soft lockup", "rcu_sched", "self-detected stall"] {
         assert!(!text.contains(word), "{text}");
+    }
+}
+
+#[test]
+fn a_paused_linux_guest_does_not_see_the_time_go_by() {
+    assert_time_stands_still(&[]);
+}
+
+#[test]
+fn nor_does_one_at_el2_that_is_paused() {
+    let (_, text) = run(["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let probes = report["probes"].as_array().unwrap();
+    let offered = probes.iter().any(|probe| probe["name"] == "EL2 guests" && probe["found"] != "no");
+    if offered {
+        assert_time_stands_still(&["--el2", "--memory", "512M"]);
+    } else {
+        assert_ne!(Kernel::of_host(), Kernel::New, "the newest kernel has nested virtualisation");
     }
 }
 
@@ -174,6 +193,36 @@ fn hostile_clients_do_not_stop_the_guest() {
     api.order("PUT", "/quire/stop", "");
     guest.expect_exit(0);
     drop((idle, halves));
+}
+
+#[test]
+fn ctl_pauses_shows_and_stops_a_guest() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("api.sock");
+    let (guest, _) = talking(&socket);
+    let ctl = |words: &[&str]| run([&["ctl", "--api-sock", socket.to_str().unwrap()], words].concat());
+    for (words, expected) in [
+        (
+            &["status"][..],
+            "state    running\nvCPUs    2\nmemory   64M, backing=anon, block=auto\nballoon  none\n",
+        ),
+        (&["pause"], "the guest is paused\n"),
+        (&["status"], "state    paused\n"),
+        // All of it has been written, and nothing of it given back.
+        (&["map"], "guest memory 64M\n"),
+        (&["check"], "The ledger and the host agree.\n"),
+        (&["release", "--json"], "\"discarded\": 0,"),
+        (&["resume"], "the guest goes on\n"),
+        (&["stop"], "the guest is being stopped\n"),
+    ] {
+        let (code, text) = ctl(words);
+        assert_eq!(code, 0, "{words:?}: {text}");
+        assert!(text.contains(expected), "{words:?}: {text}");
+    }
+    guest.expect_exit(0);
+    let (code, text) = ctl(&["status"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("there is no API socket"), "{text}");
 }
 
 #[test]
