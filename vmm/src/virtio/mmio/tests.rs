@@ -450,3 +450,35 @@ proptest! {
         prop_assert_eq!(driver.used(0).len(), 1);
     }
 }
+
+#[test]
+fn must_pass_14_indices_are_whole_while_the_driver_moves_them() {
+    // CVE-2020-13759: an index that is read byte by byte is another one where its upper byte changes, and names
+    // chains that there are not.
+    const CHAINS: u16 = 6000;
+    const QUEUE: u16 = 8;
+    let mut driver = Driver::start(Probe::new().0, 0);
+    driver.settle();
+    let at = driver.buffer(8);
+    driver.describe(0, 0, Part::read(at, 8), 0);
+    let (_, available, used) = driver.rings(0);
+    let returned = || driver.memory.load::<u16>(GuestAddress(used + 2), Ordering::Acquire).unwrap();
+    let is_lost = || lock(&driver.transport.state).registers.read(reg::VIRTIO_MMIO_STATUS) != Some(15);
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Acquire) {
+                driver.transport.work(Task::Queue(0));
+            }
+        });
+        for index in 0..CHAINS {
+            while index - returned() == QUEUE && !is_lost() {
+                thread::yield_now();
+            }
+            driver.memory.store(index + 1, GuestAddress(available + 2), Ordering::Release).unwrap();
+        }
+        is_done.store(true, Ordering::Release);
+    });
+    driver.run();
+    assert_eq!((driver.get(reg::VIRTIO_MMIO_STATUS), driver.used(0).len()), (15, CHAINS.into()));
+}
