@@ -178,6 +178,16 @@ impl Guest {
             Operation::Stamp { page, value } => self.watch.stamp((*page).into(), *value),
         }
         self.run();
+        if let Operation::Pages { queue: queue @ (0 | 1), runs } = operation
+            && self.is_honest
+            && self.queues[*queue].is_sound
+            && self.queues[*queue].outstanding.is_empty()
+        {
+            let numbers = runs.iter().flat_map(|&(first, count)| {
+                (0..u32::from(count)).map(move |page| u64::from(first.wrapping_add(page)))
+            });
+            self.watch.was_told(numbers, *queue == 0);
+        }
         if matches!(operation, Operation::Event { .. } | Operation::Restart { .. }) {
             self.watch.check();
         }

@@ -76,6 +76,24 @@ impl Watch {
         self.state().contract = None;
     }
 
+    /// The driver was told of these pages, by their numbers, that they are in the balloon or out of it. It asks to
+    /// have pages back of which it has promised to do so, and of no others can it say that they are in.
+    pub(crate) fn was_told(&self, numbers: impl Iterator<Item = u64>, are_in: bool) {
+        let state = self.state();
+        if state.gave_machinery || (are_in && state.contract != Some(Contract::MustTell)) {
+            return;
+        }
+        let pages = numbers.filter_map(|number| (number * PAGE).checked_sub(BASE));
+        for page in pages.map(|offset| (offset / PAGE) as usize) {
+            let is_held = state.pages.get(page).map(|page| page.is_held);
+            assert!(
+                is_held.is_none_or(|is_held| is_held == are_in),
+                "page {page}: {}",
+                state.pages[page].is_held
+            );
+        }
+    }
+
     /// The guest writes to a page, where it may.
     pub(crate) fn stamp(&self, page: usize, value: u8) {
         let mut state = self.state();
