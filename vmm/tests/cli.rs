@@ -46,7 +46,7 @@ fn an_unknown_memory_key_names_the_nearest() {
 #[test]
 fn unknown_values_list_the_valid_ones() {
     for (args, expected) in [
-        (["--memory", "1G,backing=memfs"], "anon, memfd, hugetlb or file:PATH"),
+        (["--memory", "1G,backing=memfs"], "anon, memfd, hugetlb, file:PATH or private:PATH"),
         (["--memory", "1G,block=3M"], "auto, 4K, 64K, 2M, 32M or 1G"),
         (["--memory", "1G,prefault=1"], "on or off"),
         (["--memory", "lots"], "as in 512M"),
@@ -80,6 +80,33 @@ fn what_can_be_known_without_a_host_is_refused_in_one_line() {
         assert!(message.contains(expected), "{args:?}: {message}");
         assert_eq!(message.lines().count(), 1, "{message}");
     }
+}
+
+#[test]
+fn a_balloon_that_can_not_be_is_refused_in_one_line() {
+    for (balloon, expected) in [
+        ("size=513M", "a balloon of 513M is larger than the memory of 512M: use at most size=512M"),
+        ("size=5000", "balloon size 5000 is not a multiple of 4K, the unit of balloons: use size=4K"),
+        ("stats=100000", "stats=100000 is longer than 65535 seconds"),
+        ("block=1G", "a balloon with block=1G gives nothing back of 512M of memory"),
+        ("sice=1M", "unknown key \"sice\" in --balloon: did you mean \"size\"?"),
+        ("report=maybe", "unknown report \"maybe\": use on or off"),
+        ("repopulate=on", "unknown repopulate \"on\": use off or block"),
+        ("stats=soon", "\"soon\" is not a number of seconds"),
+    ] {
+        let message = refusal(&["run", "--balloon", balloon]);
+        assert!(message.contains(expected), "{balloon}: {message}");
+        assert_eq!(message.lines().next().unwrap().matches(expected).count(), 1, "{message}");
+    }
+    let message = refusal(&["run", "--balloon", "1M", "--balloon", "2M"]);
+    assert!(message.contains("--balloon") && message.contains("multiple times"), "{message}");
+    let message = file_refusal("{ \"balloon\": { \"size\": \"1G\" } }");
+    assert!(message.contains("a balloon of 1G is larger than the memory of 512M"), "{message}");
+    let message = file_refusal("{ \"balloon\": { \"deflate\": true } }");
+    assert!(
+        message.contains("unknown key \"deflate\" in balloon: did you mean \"deflate-on-oom\"?"),
+        "{message}"
+    );
 }
 
 #[test]
