@@ -7,9 +7,9 @@
 //! - `watch`: the balloon's memory, with what may happen to each page;
 //! - `ground`: RAM on a memfd that goes on behind it.
 
-mod ground;
-mod guest;
-mod operation;
+pub(crate) mod ground;
+pub(crate) mod guest;
+pub(crate) mod operation;
 mod watch;
 
 use arbitrary::Unstructured;
