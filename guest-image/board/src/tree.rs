@@ -11,6 +11,9 @@ use thiserror::Error;
 use crate::ram::{Ram, Span, TooManySpans};
 use crate::uart::{Model, Port};
 
+/// The most virtio-mmio windows that are looked at.
+pub const MAX_VIRTIO: usize = 64;
+
 /// The most vCPUs: what a GICv3 of KVM serves.
 pub const MAX_CPUS: usize = 512;
 
@@ -92,6 +95,21 @@ pub fn conduit<'a>(fdt: &Fdt<'a>) -> Option<Conduit> {
         "smc" => Some(Conduit::Smc),
         _ => None,
     }
+}
+
+/// The windows of virtio-mmio transports, whether or not there is a device in them. Beyond
+/// [`MAX_VIRTIO`] they are left out, as is what makes no sense.
+pub fn virtio(fdt: &Fdt<'_>) -> ArrayVec<Span, MAX_VIRTIO> {
+    let nodes = fdt
+        .root()
+        .children()
+        .filter(|node| node.is_compatible("virtio,mmio") && node.status() == Ok(Status::Okay));
+    let windows = nodes.filter_map(|node| {
+        let reg = node.reg().ok()??.next()?;
+        let window = Span::new(reg.address::<u64>().ok()?, reg.size::<u64>().ok()?);
+        (window.start != 0 && window.start.is_multiple_of(4) && window.size() >= 0x100).then_some(window)
+    });
+    windows.take(MAX_VIRTIO).collect()
 }
 
 impl<'a> Board<'a> {

@@ -175,3 +175,25 @@ fn trees_that_make_no_sense_are_errors() {
     let chosen = |fdt: &mut FdtWriter| fdt.property("bootargs", b"\xff\0");
     assert_eq!(Tree { chosen, ..Tree::default() }.error(), BoardError::CommandLine);
 }
+
+#[test]
+fn windows_of_virtio_transports_are_found() {
+    let extra = |fdt: &mut FdtWriter| {
+        for (address, size, status) in [
+            (0xa00_0000, 0x200, "okay"),
+            (0xa00_0200, 0x200, "disabled"),
+            (0, 0x200, "okay"),
+            (0xa00_1000, 8, "okay"),
+        ] {
+            let node = fdt.begin_node(&format!("virtio_mmio@{address:x}"))?;
+            fdt.property_string("compatible", "virtio,mmio")?;
+            fdt.property_array_u64("reg", &[address, size])?;
+            fdt.property_string("status", status)?;
+            fdt.end_node(node)?;
+        }
+        Ok(())
+    };
+    let tree = Tree { extra, ..Tree::default() };
+    tree.with(|fdt| assert_eq!(virtio(fdt).as_slice(), [Span::new(0xa00_0000, 0x200)]));
+    Tree::default().with(|fdt| assert!(virtio(fdt).is_empty()));
+}

@@ -73,4 +73,5 @@
 #[cfg(target_arch = "aarch64")]
 pub mod bare;
 pub mod stamp;
+pub mod storm;
 pub mod words;

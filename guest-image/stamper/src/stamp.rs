@@ -105,6 +105,16 @@ pub enum Damage {
         /// What should be there.
         expected: u64,
     },
+    /// It should hold the same word everywhere, such as zero.
+    #[error("kind=filled offset={offset:#x} found={found:#x} expected={expected:#x}")]
+    Filled {
+        /// Byte offset of the first wrong word.
+        offset: usize,
+        /// What is there.
+        found: u64,
+        /// What should be there.
+        expected: u64,
+    },
     /// Its header is none.
     #[error("kind=garbage word0={word0:#x} word1={word1:#x}")]
     Garbage {

@@ -3,14 +3,15 @@
 use arrayvec::ArrayVec;
 use thiserror::Error;
 
-use crate::stamp::Pattern;
+use crate::stamp::{PAGE_SIZE, Pattern};
 
 /// The most actions that a command line may hold.
 pub const MAX_ACTIONS: usize = 64;
 
 /// Every word, as an error message lists them.
 pub const EXPECTED: &str = "generations=N, stamp, verify, echo, reset[=N], \
-     crash=undef|unmapped|nisv|fetch, spin, idle, poweroff, full, from=G";
+     crash=undef|unmapped|nisv|fetch, storm, spin, idle, poweroff, full, from=G, seed=N, steps=N, \
+     seconds=N, every=N, unit=BYTES";
 
 /// One thing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub enum Action {
     Reset(u32),
     /// Do something fatal.
     Crash(Crash),
+    /// Storm the balloon.
+    Storm,
     /// Keep every vCPU busy for ever.
     Spin,
     /// Let every vCPU wait for an interrupt for ever.
@@ -60,6 +63,28 @@ impl Crash {
     }
 }
 
+/// How a storm goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storm {
+    /// What all of its choices follow from.
+    pub seed: u64,
+    /// How many steps it takes.
+    pub steps: u64,
+    /// After how many seconds it ends before that; `None` where it takes its time.
+    pub seconds: Option<u64>,
+    /// Steps between two lines of progress.
+    pub every: u64,
+    /// Bytes, a power of two, of what the device clears when it is put into the balloon whole; `None` where
+    /// it owes nothing.
+    pub unit: Option<u64>,
+}
+
+impl Default for Storm {
+    fn default() -> Self {
+        Self { seed: 1, steps: 1000, seconds: None, every: 32, unit: None }
+    }
+}
+
 /// What a command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
@@ -69,6 +94,8 @@ pub struct Program {
     pub pattern: Pattern,
     /// The number of the first generation.
     pub first: u64,
+    /// How a storm goes.
+    pub storm: Storm,
 }
 
 /// A command line that can't be followed.
@@ -93,7 +120,8 @@ pub enum WordError<'a> {
 impl Program {
     /// Reads a command line.
     pub fn parse(line: &str) -> Result<Self, WordError<'_>> {
-        let mut program = Self { actions: ArrayVec::new(), pattern: Pattern::Lines, first: 1 };
+        let mut program =
+            Self { actions: ArrayVec::new(), pattern: Pattern::Lines, first: 1, storm: Storm::default() };
         for word in line.split_ascii_whitespace() {
             let (name, value) = match word.split_once('=') {
                 Some((name, value)) => (name, Some(value)),
@@ -108,6 +136,32 @@ impl Program {
                     program.first = number(word, value)?;
                     continue;
                 }
+                ("seed", Some(value)) => {
+                    let seed = value.parse().ok();
+                    program.storm.seed =
+                        seed.ok_or(WordError::Value { word, expected: "a decimal number" })?;
+                    continue;
+                }
+                ("steps", Some(value)) => {
+                    program.storm.steps = number(word, value)?;
+                    continue;
+                }
+                ("seconds", Some(value)) => {
+                    program.storm.seconds = Some(number(word, value)?);
+                    continue;
+                }
+                ("every", Some(value)) => {
+                    program.storm.every = number(word, value)?;
+                    continue;
+                }
+                ("unit", Some(value)) => {
+                    let unit = number(word, value)?;
+                    if !u64::is_power_of_two(unit) || unit < PAGE_SIZE {
+                        return Err(WordError::Value { word, expected: "a power of two from 4096 up" });
+                    }
+                    program.storm.unit = Some(unit);
+                    continue;
+                }
                 ("generations", Some(value)) => Action::Generations(number(word, value)?),
                 ("stamp", None) => Action::Stamp,
                 ("verify", None) => Action::Verify,
@@ -115,6 +169,7 @@ impl Program {
                 ("reset", None) => Action::Reset(1),
                 ("reset", Some(value)) => Action::Reset(number(word, value)?),
                 ("crash", Some(value)) => Action::Crash(crash(word, value)?),
+                ("storm", None) => Action::Storm,
                 ("spin", None) => Action::Spin,
                 ("idle", None) => Action::Idle,
                 ("poweroff", None) => Action::PowerOff,
@@ -185,6 +240,23 @@ mod tests {
         let program = Program::parse("full from=18446744073709551615").unwrap();
         assert_eq!(program.actions.as_slice(), [Action::Generations(2)]);
         assert_eq!((program.pattern, program.first), (Pattern::Full, u64::MAX));
+    }
+
+    #[test]
+    fn a_storm_has_its_options() {
+        let program = Program::parse("storm").unwrap();
+        assert_eq!(
+            (program.actions.as_slice(), program.storm),
+            ([Action::Storm].as_slice(), Storm::default())
+        );
+        let program = Program::parse("seed=0 steps=7 seconds=3 every=2 unit=65536 storm").unwrap();
+        let storm = Storm { seed: 0, steps: 7, seconds: Some(3), every: 2, unit: Some(65536) };
+        assert_eq!(program.storm, storm);
+        for word in ["unit=4095", "unit=2048", "unit=12288"] {
+            let expected = "a power of two from 4096 up";
+            assert_eq!(Program::parse(word), Err(WordError::Value { word, expected }));
+        }
+        assert!(Program::parse("seed=x").is_err() && Program::parse("steps=0").is_err());
     }
 
     #[test]

@@ -10,6 +10,9 @@
 //! | [`team`] | the CPUs and their jobs |
 //! | [`program`] | the actions of the command line |
 //! | [`crash`] | the fatal ones |
+//! | [`storm`] | the one that storms the balloon |
+//! | [`balloon`] | the balloon's driver |
+//! | [`dma`] | pages for its queues |
 //! | [`trap`] | exceptions |
 
 #![expect(unsafe_code, reason = "the device tree is found through a pointer")]
@@ -19,18 +22,21 @@ use core::mem::MaybeUninit;
 
 use aarch64_cpu::registers::{FAR_EL1, MPIDR_EL1, Readable, TPIDR_EL1, Writeable};
 use board::console::Voice;
-use board::ram::Span;
+use board::ram::{Ram, Span};
 use board::say;
 use board::tree::{self, Board, BoardError};
 use board::{clock, console, power};
 use dtoolkit::fdt::Fdt;
 
 use crate::stamp::PAGE_SIZE;
-use crate::words::Program;
+use crate::words::{Action, Program};
 
+pub mod balloon;
 pub mod crash;
+pub mod dma;
 pub mod paging;
 pub mod program;
+pub mod storm;
 pub mod team;
 pub mod trap;
 
@@ -135,6 +141,22 @@ fn start(
     let (Some(stacks), Some(mark)) = (ram.carve(stacks), ram.carve(PAGE_SIZE)) else {
         console::fail(format_args!("memory {} has no room for {stacks} bytes of stacks", board.memory));
     };
+    let storm = if program.actions.contains(&Action::Storm) {
+        let windows = tree::virtio(fdt);
+        let mut pages = Ram::default();
+        for window in &windows {
+            pages.add(window.outer_pages())?;
+        }
+        for &span in pages.spans() {
+            tables.map_device(span);
+        }
+        let Some(needs) = storm::Needs::carve(windows, &mut ram) else {
+            console::fail(format_args!("memory {} has no room for a storm", board.memory));
+        };
+        Some((needs, ram.clone()))
+    } else {
+        None
+    };
     let own = MPIDR_EL1.get() & AFFINITY;
     if !board.cpus.contains(&own) {
         console::fail(format_args!("device tree: no cpu has affinity {own:#x}, which runs this"));
@@ -156,5 +178,5 @@ fn start(
     say!("ready cpus={} ram={} pages={pages}", board.cpus.len(), board.memory);
     let memory = board.memory.spans().first().map_or(0, |span| span.start);
     let mark = mark.start;
-    program::Run { team, tables, pages, memory, mark, generation: None }.all(&program)
+    program::Run { team, tables, pages, memory, mark, storm, generation: None }.all(&program)
 }

@@ -4,12 +4,13 @@
 
 use arrayvec::ArrayVec;
 use board::clock::{self, Instant};
+use board::ram::Ram;
 use board::say;
 use board::{console, power};
 
-use crate::bare::crash;
 use crate::bare::paging::Stage1;
 use crate::bare::team::{Task, Team};
+use crate::bare::{crash, storm};
 use crate::words::{Action, Program};
 
 /// Bytes of a line of input; a longer one is taken in pieces.
@@ -30,6 +31,8 @@ pub struct Run<'a> {
     pub memory: u64,
     /// The page that counts resets: mapped, and nobody else's.
     pub mark: u64,
+    /// What a storm needs, where there is one, and the memory that it is about: what the CPUs own.
+    pub storm: Option<(storm::Needs, Ram)>,
     /// The generation in memory; `None` before the first.
     pub generation: Option<u64>,
 }
@@ -50,6 +53,7 @@ impl Run<'_> {
                 Action::Echo => echo(),
                 Action::Reset(count) => self.reset(count),
                 Action::Crash(kind) => crash::crash(kind, self.memory, self.tables),
+                Action::Storm => self.storm(program),
                 Action::Spin => {
                     say!("spin");
                     self.team.run(Task::Spin, 0);
@@ -86,6 +90,14 @@ impl Run<'_> {
         if bad > 0 {
             console::fail(format_args!("verify bad={bad}"));
         }
+    }
+
+    fn storm(&mut self, program: &Program) {
+        let Some((needs, ram)) = &self.storm else { return };
+        // SAFETY: the memory belongs to the CPUs, which wait for a job; the rest was carved for this.
+        unsafe { storm::run(ram, needs, program.pattern, program.storm) };
+        // What is there now is no generation of theirs.
+        self.generation = None;
     }
 
     fn reset(&mut self, wanted: u32) {
