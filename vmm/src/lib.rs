@@ -5,7 +5,7 @@
 //! # The house
 //!
 //! A folder per concern, one noun per file. Imports run downward only:
-//! [`cli`] > [`api`] > [`machine`] > [`virtio`], `kvm` > [`devices`], [`memory`] > [`config`].
+//! [`cli`] > [`api`], [`stress`] > [`machine`] > [`virtio`], `kvm` > [`devices`], [`memory`] > [`config`].
 //! What a lower floor must tell an upper one goes through a trait that the lower one owns.
 //!
 //! | module | concern | builds on |
@@ -13,6 +13,7 @@
 //! | [`cli`] | one file per subcommand | any Linux |
 //! | [`api`] | HTTP on a Unix socket: routes and shapes, no logic | any Linux |
 //! | [`config`] | what a VM is: plain, validated, serde types, no side effects | any Linux |
+//! | [`stress`] | storms of releases, and what they must not harm | arm64, but for its pure parts |
 //! | [`report`] | what a person or a program is shown of a VM's memory | any Linux |
 //! | [`machine`] | assembly and life cycle of a VM | arm64, but for its pure parts |
 //! | `kvm` | what kvm-ioctls does not wrap | arm64 |
@@ -29,4 +30,5 @@ pub mod kvm;
 pub mod machine;
 pub mod memory;
 pub mod report;
+pub mod stress;
 pub mod virtio;

@@ -8,8 +8,8 @@
 //!
 //! | code | meaning |
 //! |---|---|
-//! | 0 | the guest powered itself off, or was asked to stop and did; `doctor`: a guest can run here |
-//! | 1 | the host, a file or the guest itself kept it from running or from going on; `doctor`: no guest can run here; `ctl`: it was not done, or `check` does not hold |
+//! | 0 | the guest powered itself off, or was asked to stop and did; `doctor`: a guest can run here; `stress`: nothing was wrong |
+//! | 1 | the host, a file or the guest itself kept it from running or from going on; `doctor`: no guest can run here; `ctl`: it was not done, or `check` does not hold; `stress`: something was wrong |
 //! | 2 | the command line or the configuration is wrong; nothing was started |
 //! | 101 | a bug in `quire` |
 //!
@@ -19,6 +19,7 @@
 //! | [`ctl`] | `quire ctl` |
 //! | [`map`] | `quire map` |
 //! | [`doctor`] | `quire doctor` |
+//! | [`stress`] | `quire stress` |
 //! | `log` | what goes to standard error while the program works |
 //! | `failure` | an error and its causes, as they are printed |
 //! | `panic` | the terminal is restored whatever happens |
@@ -34,13 +35,15 @@ mod log;
 pub mod map;
 mod panic;
 pub mod run;
+pub mod stress;
 
 /// The help's last words.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    the guest powered itself off, or was asked to stop and did; doctor: a guest can run here
+  0    the guest powered itself off, or was asked to stop and did; doctor: a guest can run here;
+       stress: nothing was wrong
   1    the host, a file or the guest itself kept it from running; doctor: no guest can run here;
-       ctl: it was not done, or the check does not hold
+       ctl: it was not done, or the check does not hold; stress: something was wrong
   2    the command line or the configuration is wrong; nothing was started
   101  a bug in quire";
 
@@ -64,6 +67,8 @@ enum Command {
     Map(map::MapArgs),
     /// Tell what this host offers, and what to do about what it does not.
     Doctor(doctor::DoctorArgs),
+    /// Storm guests, and check that nothing is lost.
+    Stress(Box<stress::StressArgs>),
 }
 
 /// The whole program.
@@ -80,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Ctl(args) => failure::report(args.run()),
         Command::Map(args) => failure::report(args.run()),
         Command::Doctor(args) => failure::report(args.run()),
+        Command::Stress(args) => failure::report(args.run()),
     }
 }
 

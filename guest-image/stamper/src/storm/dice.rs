@@ -13,12 +13,12 @@ impl Dice {
     pub const fn of_step(seed: u64, step: u64) -> Self {
         let mut dice = Self(seed);
         // Two rounds, or step 1 of seed 0 would be step 0 of the seed that comes next.
-        let seed = dice.next();
+        let seed = dice.roll();
         Self(seed ^ step.wrapping_mul(GAMMA))
     }
 
     /// Any number.
-    pub const fn next(&mut self) -> u64 {
+    pub const fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GAMMA);
         let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -28,7 +28,7 @@ impl Dice {
     /// A number below `bound`; 0 where that is 0.
     pub const fn below(&mut self, bound: u64) -> u64 {
         // The high half of the product: no division, and a bias of bound / 2^64.
-        ((self.next() as u128 * bound as u128) >> 64) as u64
+        ((self.roll() as u128 * bound as u128) >> 64) as u64
     }
 
     /// True in `part` of `whole` cases.
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn seed_and_step_decide() {
-        let roll = |seed, step| Dice::of_step(seed, step).next();
+        let roll = |seed, step| Dice::of_step(seed, step).roll();
         assert_eq!(roll(1, 7), roll(1, 7));
         let mut all: Vec<_> = (0..16).flat_map(|seed| (0..64).map(move |step| roll(seed, step))).collect();
         all.sort_unstable();

@@ -1,0 +1,128 @@
+//! What the host itself says that a region takes, asked in another way than the ledger asks: /proc/self/smaps for
+//! private memory, the blocks of the file for shared memory.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+
+/// What was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Measured {
+    /// Bytes in memory or in swap.
+    pub private: u64,
+    /// The inode that backs it, where it is shared: its blocks count.
+    pub inode: Option<u64>,
+}
+
+/// Bytes that the host holds for these regions, each a range of this process's addresses.
+///
+/// # Errors
+/// /proc can't be read, or the file that backs a region is not open here.
+pub fn held(regions: &[Range<u64>]) -> io::Result<u64> {
+    let smaps = fs::read_to_string("/proc/self/smaps")?;
+    regions.iter().try_fold(0, |sum: u64, region| {
+        let measured = measure(&smaps, region);
+        Ok(sum.saturating_add(match measured.inode {
+            Some(inode) => blocks(inode)?,
+            None => measured.private,
+        }))
+    })
+}
+
+/// Bytes of the blocks of an open file.
+fn blocks(inode: u64) -> io::Result<u64> {
+    for entry in fs::read_dir("/proc/self/fd")? {
+        // One that was closed meanwhile is not ours.
+        let Ok(metadata) = fs::metadata(entry?.path()) else { continue };
+        if metadata.ino() == inode && metadata.is_file() {
+            return Ok(metadata.blocks() * 512);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, "the file that backs guest memory is not open"))
+}
+
+/// Adds up the mappings inside `region`.
+fn measure(smaps: &str, region: &Range<u64>) -> Measured {
+    let mut measured = Measured::default();
+    let mut is_inside = false;
+    for line in smaps.lines() {
+        if let Some((range, inode)) = header(line) {
+            is_inside = region.start <= range.start && range.end <= region.end;
+            if is_inside && inode != 0 {
+                measured.inode = Some(inode);
+            }
+        } else if is_inside && let Some(bytes) = kibibytes(line, "Rss:").or(kibibytes(line, "Swap:")) {
+            measured.private += bytes;
+        }
+    }
+    measured
+}
+
+/// Range and inode of a mapping's first line.
+fn header(line: &str) -> Option<(Range<u64>, u64)> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    let inode = words.nth(3)?.parse().ok()?;
+    Some((number(start)?..number(end)?, inode))
+}
+
+fn kibibytes(line: &str, name: &str) -> Option<u64> {
+    let kib: u64 = line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::*;
+    use crate::config::{Backing, BlockSize, MemoryConfig};
+    use crate::memory::GuestRam;
+
+    const SMAPS: &str = "\
+40000000-40200000 rw-p 00000000 00:00 0 
+Size:               2048 kB
+Rss:                 100 kB
+Swap:                 28 kB
+SwapPss:              28 kB
+40200000-40300000 rw-p 00000000 00:00 0 
+Rss:                   4 kB
+40300000-40310000 ---p 00000000 00:00 0 
+Rss:                   9 kB
+50000000-50200000 rw-s 00000000 00:01 77                                 /memfd:quire (deleted)
+Rss:                   8 kB
+";
+
+    #[test]
+    fn private_memory_is_added_up_and_what_is_outside_left_out() {
+        let measured = measure(SMAPS, &(0x4000_0000..0x4030_0000));
+        assert_eq!(measured, Measured { private: 132 << 10, inode: None });
+    }
+
+    #[test]
+    fn shared_memory_is_known_by_its_file() {
+        assert_eq!(measure(SMAPS, &(0x5000_0000..0x5020_0000)).inode, Some(77));
+    }
+
+    #[test]
+    fn what_is_touched_is_what_is_held() {
+        const PAGES: u64 = 5;
+        for backing in [Backing::Anon, Backing::Memfd] {
+            let config =
+                MemoryConfig { size: 2 << 20, backing, block: BlockSize::Size4K, ..MemoryConfig::default() };
+            let ram = GuestRam::allocate(&config, GuestAddress(0x4000_0000)).unwrap();
+            let regions: Vec<_> = ram
+                .regions()
+                .map(|region| region.host() as u64..region.host() as u64 + region.size())
+                .collect();
+            let page = rustix::param::page_size() as u64;
+            assert_eq!(held(&regions).unwrap(), 0, "{:?}", config.backing);
+            for at in 0..PAGES {
+                ram.memory().write_obj(1u8, GuestAddress(0x4000_0000 + at * page)).unwrap();
+            }
+            assert_eq!(held(&regions).unwrap(), PAGES * page, "{:?}", config.backing);
+        }
+    }
+}
