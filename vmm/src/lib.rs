@@ -18,6 +18,7 @@
 //! | [`machine`] | assembly and life cycle of a VM | arm64, but for its pure parts |
 //! | `kvm` | what kvm-ioctls does not wrap | arm64 |
 //! | [`memory`] | what backs guest RAM, what is known of each page, and its way back to the host | any Linux |
+//! | [`faults`] | what can be put wrong on purpose, by a feature for tests | any Linux |
 //! | [`devices`] | MMIO bus, serial port, clock, console | any Linux |
 //! | [`virtio`] | virtio-mmio transport, block, entropy | any Linux |
 
@@ -25,6 +26,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod devices;
+pub mod faults;
 #[cfg(target_arch = "aarch64")]
 pub mod kvm;
 pub mod machine;

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use crate::faults::{self, Fault};
+
 use super::advice::{Advice, Advisor, Progress, Stopped};
 use super::backing::Replaced;
 use super::error::Size;
@@ -143,6 +145,7 @@ impl Discard {
     pub fn discard(&self, ranges: &[Range<u64>]) -> Result<Discarded, Error> {
         let pieces = Piece::of(&self.memory, self.unit, ranges)?;
         let done = match &self.way {
+            Way::Shared(..) if faults::is(Fault::DontNeedShared) => private().advise(&pieces),
             Way::Private(advisor) => advisor.advise(&pieces),
             Way::Shared(file, None) => punch(file, &pieces),
             Way::Replacing(replacing) => replacing.discard(&pieces),

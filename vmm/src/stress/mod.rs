@@ -20,10 +20,11 @@
 //! | [`measure`] | what the host says that a region takes |
 //! | [`hog`] | memory that is used so that the host has less |
 //! | [`report`] | [`Report`]: how it went |
-//! | `audit` | the ledger held against the host (arm64) |
+//! | [`audit`] | the ledger held against the host |
 //! | `drive` | one VM from start to end (arm64) |
 //! | `storm` | all of them (arm64) |
 
+pub mod audit;
 pub mod canary;
 pub mod dice;
 pub mod hog;
@@ -34,11 +35,14 @@ pub mod report;
 pub mod schedule;
 
 #[cfg(target_arch = "aarch64")]
-pub mod audit;
-#[cfg(target_arch = "aarch64")]
 pub mod drive;
 #[cfg(target_arch = "aarch64")]
 pub mod storm;
 
 pub use options::{Guest, Options};
 pub use report::{Report, Verdict};
+
+#[cfg(test)]
+mod dry;
+#[cfg(test)]
+mod faults_tests;

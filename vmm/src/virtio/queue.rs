@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
+use crate::faults::{self, Fault};
 use crate::memory::GuestMemory;
 
 use super::chain::Chain;
@@ -90,6 +91,9 @@ impl VirtQueue {
     /// [`Error`]: the queue is to be given up.
     pub fn finish(&mut self, head: Head, written: u32) -> Result<(), Error> {
         self.queue.add_used(&self.memory, head.0, written)?;
+        if faults::is(Fault::ReturnTwice) {
+            self.queue.add_used(&self.memory, head.0, written)?;
+        }
         if self.queue.needs_notification(&self.memory)? {
             self.interrupt.used();
         }

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use stage2::{Harvest, Marker};
 
+use crate::faults::{self, Fault};
+
 use super::super::discard::{self, Discard};
 use super::super::ledger::{Books, State};
 use super::counters::Counters;
@@ -53,7 +55,9 @@ impl Batch<'_> {
                 counters.dirty += if leaf.dirty() { leaf.bytes } else { 0 };
                 counters.young += if leaf.young() { leaf.bytes } else { 0 };
                 if !observers.is_empty() {
-                    leaves.push(Taken { range: leaf.range(), dirty: leaf.dirty(), young: leaf.young() });
+                    let dropped = faults::is(Fault::DropDirty) && leaves.is_empty();
+                    let dirty = leaf.dirty() && !dropped;
+                    leaves.push(Taken { range: leaf.range(), dirty, young: leaf.young() });
                 }
             })?;
             harvest.merge(taken);
@@ -79,6 +83,9 @@ impl Batch<'_> {
                 books.populate(&kept)?;
                 return Err(error.into());
             }
+        }
+        if faults::is(Fault::ForgetRelease) {
+            books.populate(&there)?;
         }
         counters.discarded += harvest.bytes;
         counters.skipped += ranges::bytes(&open) - harvest.bytes;

@@ -39,6 +39,7 @@ use std::time::Instant;
 use stage2::{Harvest, Marker};
 
 use crate::devices::lock;
+use crate::faults::{self, Fault};
 
 use super::discard::{self, Discard};
 use super::ledger::State;
@@ -238,6 +239,9 @@ impl Release {
         let mut books = self.ledger.open();
         let mut complete = Vec::new();
         for range in &ranges {
+            if faults::is(Fault::ForgetDeflate) {
+                continue;
+            }
             let blocks = state.carry.let_go(range.clone(), |block| is_released(&books, block));
             complete.extend(blocks);
         }
@@ -274,6 +278,9 @@ impl Release {
         match reason {
             Reason::Report => state.counters.reported += ranges::bytes(&ranges),
             _ => state.counters.hinted += ranges::bytes(&ranges),
+        }
+        if faults::is(Fault::ReportNothing) {
+            return Ok(ranges::bytes(&ranges));
         }
         self.give_back(&mut state, &ranges, Marker::Vacant, reason)
     }
@@ -372,8 +379,11 @@ impl Release {
         leave: Marker,
         reason: Reason,
     ) -> Result<u64, Error> {
-        let whole = ranges::inward(ranges, self.unit);
-        state.counters.refused += ranges::bytes(ranges) - ranges::bytes(&whole);
+        let mut whole = ranges::inward(ranges, self.unit);
+        if faults::is(Fault::RoundUp) {
+            whole = ranges::outward(ranges, self.unit.max(64 << 10), &self.ram);
+        }
+        state.counters.refused += ranges::bytes(ranges).saturating_sub(ranges::bytes(&whole));
         if whole.is_empty() {
             return Ok(0);
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
 
 use crate::config::BalloonConfig;
+use crate::faults::{self, Fault};
 use crate::virtio::chain::{Buffer, Chain};
 use crate::virtio::device::{Activation, ConfigSpace, Stop, VirtioDevice};
 use crate::virtio::queue::{self, Head, Progress, VirtQueue};
@@ -246,7 +247,8 @@ impl VirtioDevice for Balloon {
         for (is_ready, queue) in is_ready.iter_mut().zip(&queues) {
             *is_ready = queue.is_some();
         }
-        let contract = if features & MUST_TELL_HOST == 0 { Contract::Free } else { Contract::MustTell };
+        let is_free = features & MUST_TELL_HOST == 0 && !faults::is(Fault::TellFirst);
+        let contract = if is_free { Contract::Free } else { Contract::MustTell };
         let mut values = self.state.values();
         let poison = if features & PAGE_POISON == 0 { 0 } else { values.poison };
         values.driver = Some(Line { features, interrupt: Arc::clone(&interrupt) });

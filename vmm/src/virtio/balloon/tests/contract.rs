@@ -114,3 +114,25 @@ fn a_reset_empties_the_balloon() {
     rig.handshake(0x3f);
     assert!(rig.control.is_active());
 }
+
+#[test]
+fn telling_the_guest_first_would_be_seen() {
+    crate::faults::during(crate::faults::Fault::TellFirst, || {
+        let mut rig = Rig::start("", 0);
+        let (at, len) = rig.numbers(&[FIRST]);
+        rig.driver.post(INFLATE, &[Part::read(at, len)]);
+        rig.driver.run();
+        assert_ne!(rig.memory.timed(), [(Call::Inflate(vec![pages(0, 1)], Free), 0)]);
+    });
+}
+
+#[test]
+fn a_chain_that_is_given_back_twice_would_be_seen() {
+    crate::faults::during(crate::faults::Fault::ReturnTwice, || {
+        let mut rig = Rig::start("", MUST_TELL_HOST);
+        let (at, len) = rig.numbers(&[FIRST]);
+        rig.driver.post(INFLATE, &[Part::read(at, len)]);
+        rig.driver.run();
+        assert_ne!(rig.driver.used(INFLATE), [(0, 0)]);
+    });
+}
