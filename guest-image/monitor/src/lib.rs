@@ -14,6 +14,7 @@
 //! | `test` | the tests; so does an empty command line |
 //! | `only=NAME` | one group of tests, by its name in [`words::GROUPS`] |
 //! | `rounds=N` | rounds of each race that have to find something written; 50 unless said otherwise |
+//! | `bench` | the benchmark table: instructions, faults and invalidations, see `bare::bench` |
 //!
 //! # Lines on the console
 //!
@@ -30,6 +31,8 @@
 //! # done: 1 ok, 1 not ok, 1 skipped
 //! ```
 //!
+//! The benchmark prints a table, a line `# goal: ...: met` or `MISSED` for each goal, and `# done` last.
+//!
 //! What keeps it from going on is a line `Bail out! REASON`, the last one.
 //!
 //! # Map
@@ -43,7 +46,7 @@
 //! | [`fault`] | syndromes of stage-2 faults |
 //! | [`shape`] | which tables a CPU can walk |
 //! | [`units`] | which frames are taken |
-//! | `bare` (arm64) | EL2: its stage 1, CPUs, guests, and the tests |
+//! | `bare` (arm64) | EL2: its stage 1, CPUs, guests, the tests and the benchmark |
 //!
 //! The program is an image only when the build asks for one (`build.rs`). Otherwise it is an ordinary
 //! program that says so.

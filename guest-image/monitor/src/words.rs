@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// Every word, as an error message lists them.
-pub const EXPECTED: &str = "test, only=NAME, rounds=N";
+pub const EXPECTED: &str = "test, bench, only=NAME, rounds=N";
 
 /// The test groups, by the names that `only=` takes.
 pub const GROUPS: [&str; 9] = [
@@ -28,6 +28,8 @@ pub struct Program {
     pub only: Option<usize>,
     /// Rounds of each race that have to find something.
     pub rounds: u32,
+    /// The benchmark table instead.
+    pub bench: bool,
 }
 
 /// A command line that can't be followed.
@@ -51,7 +53,7 @@ impl Program {
     /// # Errors
     /// [`WordError`] names the word.
     pub fn parse(line: &str) -> Result<Self, WordError<'_>> {
-        let mut program = Self { only: None, rounds: ROUNDS };
+        let mut program = Self { only: None, rounds: ROUNDS, bench: false };
         for word in line.split_whitespace() {
             match word.split_once('=') {
                 Some(("only", name)) => {
@@ -62,7 +64,8 @@ impl Program {
                     let rounds = number.parse().ok().filter(|rounds| (1..=1_000_000).contains(rounds));
                     program.rounds = rounds.ok_or(WordError::Rounds(number))?;
                 }
-                None if word == "test" => program.only = None,
+                None if word == "test" => (program.only, program.bench) = (None, false),
+                None if word == "bench" => program.bench = true,
                 _ => return Err(WordError::Unknown(word)),
             }
         }
@@ -76,14 +79,16 @@ mod tests {
 
     #[test]
     fn an_empty_line_means_all_tests() {
-        let all = Program { only: None, rounds: ROUNDS };
+        let all = Program { only: None, rounds: ROUNDS, bench: false };
         assert_eq!(Program::parse("  "), Ok(all));
         assert_eq!(Program::parse("only=race test"), Ok(all));
     }
 
     #[test]
     fn words_choose() {
-        assert_eq!(Program::parse("only=race rounds=7"), Ok(Program { only: Some(6), rounds: 7 }));
+        let race = Program { only: Some(6), rounds: 7, bench: false };
+        assert_eq!(Program::parse("only=race rounds=7"), Ok(race));
+        assert!(Program::parse("bench").is_ok_and(|program| program.bench));
     }
 
     #[test]

@@ -49,9 +49,9 @@ pub fn bed() -> &'static Bed {
     BED.get().unwrap_or_else(|| console::fail(format_args!("asked about the board too early")))
 }
 
-/// Finds out, and gives the pool its memory.
-pub fn set_up(image: &Image, board: &Board<'_>, mut free: Ram) {
-    let arena = carve(&mut free, ARENA, ARENA, "the memory to map");
+/// Finds out, and gives the pool and the arena, of so many bytes, their memory.
+pub fn set_up(image: &Image, board: &Board<'_>, mut free: Ram, arena: u64) {
+    let arena = carve(&mut free, arena, ARENA, "the memory to map");
     pool::set_up(carve(&mut free, pool::SIZE, pool::ALIGN, "table frames"));
     let home = carve(&mut free, HOME, HOME, "the payload").start;
     if image.payload.len() as u64 > vcpu::MAIL {
@@ -89,7 +89,7 @@ pub fn carve(free: &mut Ram, size: u64, align: u64, what: &str) -> Span {
     };
     let Some(span) = free.spans().iter().rfind(fits) else {
         console::fail(format_args!(
-            "no {size:#x} bytes of memory for {what}: give the machine more (512M will do)"
+            "no {size:#x} bytes of memory for {what}: give the machine more (512M will do, 1G for the benchmark)"
         ));
     };
     let start = (span.end - size) & !(align - 1);

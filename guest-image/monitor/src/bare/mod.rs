@@ -16,6 +16,7 @@
 //! | [`probe`] | what the hardware says: address translation instructions, and descriptors read raw |
 //! | [`mirror`] | writes, and whether each was accounted for |
 //! | [`tests`] | the nine groups |
+//! | [`bench`] | the table of costs |
 
 #![expect(unsafe_code, reason = "the device tree is found through a pointer")]
 
@@ -32,6 +33,7 @@ use dtoolkit::fdt::Fdt;
 use crate::words::Program;
 
 pub mod bed;
+pub mod bench;
 pub mod guest;
 pub mod mirror;
 pub mod mmu;
@@ -146,10 +148,14 @@ fn start(fdt: &Fdt<'_>, mut image: Image, tree: Span) -> Result<Infallible, Boar
         free.remove(span)?;
     }
     let stacks = bed::carve(&mut free, (board.cpus.len() as u64 - 1) * STACK, 16, "stacks");
-    bed::set_up(&image, &board, free);
+    bed::set_up(&image, &board, free, if program.bench { bench::BYTES } else { bed::ARENA });
     // SAFETY: the stacks are mapped and nobody else's; the entry is the image's own.
     let team = unsafe { team::Team::start(&board.cpus, own, stacks, root, image.secondary_entry) };
-    tests::run(&team, program);
+    if program.bench {
+        bench::run(&team);
+    } else {
+        tests::run(&team, program);
+    }
     power::off()
 }
 
