@@ -7,11 +7,14 @@ use crate::cli::HostArgs;
 use crate::error::{Error, Result};
 use crate::kernel::Kind;
 use crate::leash::leash;
+use crate::monitor;
 use crate::run;
 use crate::setup::Setup;
 use crate::toolchain::Toolchain;
 use crate::workspace::{Workspace, cargo};
 
+/// The benchmark that needs neither: it runs at EL2, bare.
+const AT_EL2: &str = "monitor";
 /// The package whose benchmarks need an arm64 KVM host.
 const WITH_GUESTS: &str = "e2e";
 
@@ -21,7 +24,8 @@ const WITH_GUESTS: &str = "e2e";
 /// Where there is none of that name, or it can't run.
 pub(crate) fn run(setup: &Setup, name: Option<&str>) -> Result<i32> {
     let workspace = Workspace::find()?;
-    let all = workspace.targets("bench");
+    let mut all = workspace.targets("bench");
+    all.push((AT_EL2.to_owned(), AT_EL2.to_owned()));
     let chosen: Vec<_> = all.iter().filter(|(_, have)| name.is_none_or(|name| have == name)).collect();
     if let (Some(name), []) = (name, chosen.as_slice()) {
         let names: Vec<&str> = all.iter().map(|(_, name)| name.as_str()).collect();
@@ -32,8 +36,11 @@ pub(crate) fn run(setup: &Setup, name: Option<&str>) -> Result<i32> {
     for (package, name) in chosen {
         println!("lab: {name}");
         let guests = package == WITH_GUESTS && !run::native();
-        let code =
-            if guests { in_host(setup, &workspace, name)? } else { by_cargo(&workspace, package, name)? };
+        let code = match package.as_str() {
+            AT_EL2 => monitor::bench(setup)?,
+            _ if guests => in_host(setup, &workspace, name)?,
+            package => by_cargo(&workspace, package, name)?,
+        };
         worst = worst.max(code);
     }
     Ok(worst)

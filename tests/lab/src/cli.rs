@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::host::Shape;
 use crate::kernel::Kind;
+use crate::monitor::MonitorArgs;
 
 /// An arm64 KVM host on any Linux machine, and the runner of every check.
 #[derive(Debug, Parser)]
@@ -46,7 +47,7 @@ pub(crate) enum Command {
     },
     /// Check everything: formatting, lints, unit and doc tests, scenarios. Ends with one count.
     Test {
-        /// A step (fmt, clippy, unit, loom, doc, arm64, e2e, advisories), or a part of a test's name.
+        /// A step (fmt, clippy, unit, loom, doc, arm64, monitor, e2e, advisories), or a part of a test's name.
         filter: Option<String>,
         /// Only on a host with this kernel; without it, on each.
         #[arg(long, value_enum)]
@@ -60,11 +61,13 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
-    /// Measure: start-up in a host that counts instructions, and cargo's benchmarks.
+    /// Measure: start-up in a host that counts instructions, stage2 on the walker, and cargo's benchmarks.
     Bench {
         /// One measurement; without it, all.
         name: Option<String>,
     },
+    /// Test stage2 under the MMU: the monitor, bare at EL2 on an emulated board.
+    Monitor(MonitorArgs),
     /// A shell in the emulated host.
     Shell {
         /// The emulated host.

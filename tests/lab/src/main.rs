@@ -14,6 +14,7 @@
 //! | [`workspace`] | this checkout and what cargo builds in it |
 //! | [`initramfs`], [`share`], [`host`], [`leash`] | the emulated host |
 //! | [`check`] | every check, and the count |
+//! | [`monitor`], [`tap`] | the guest that tests `stage2` at EL2, bare, and what it says |
 //! | [`fuzz`], [`bench`] | fuzz targets for a bounded time; measurements |
 //! | [`run`], [`session`], [`terminal`] | one program in it, with this terminal |
 
@@ -30,12 +31,14 @@ mod kernel;
 mod leash;
 mod mirror;
 mod module;
+mod monitor;
 mod progress;
 mod qemu;
 mod run;
 mod session;
 mod setup;
 mod share;
+mod tap;
 mod terminal;
 mod tool;
 mod toolchain;
@@ -71,6 +74,7 @@ fn dispatch(cli: &Cli) -> Result<i32> {
         Command::Test { filter, kernel } => check::Check::new(&setup, filter.clone(), *kernel)?.run(),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), *seconds),
         Command::Bench { name } => bench::run(&setup, name.as_deref()),
+        Command::Monitor(args) => monitor::run(&setup, args),
         Command::Shell { host } => run::shell(&setup, host),
     }
 }

@@ -91,21 +91,26 @@ impl Workspace {
 
     /// Runs a cargo command that builds, and lists the programs that it built.
     pub(crate) fn programs(&self, command: &mut Command) -> Result<Vec<Program>> {
-        command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
-        // A build that nobody waits for would hold its lock against the next one.
-        leash(command);
-        let output = command.output().map_err(|source| Error::Spawn { program: "cargo".into(), source })?;
-        if !output.status.success() {
-            let status = output.status.to_string();
-            return Err(Error::Failed { program: "cargo".into(), status, output: String::new() });
-        }
-        Ok(parse_messages(&String::from_utf8_lossy(&output.stdout)))
+        Ok(parse_messages(&messages(command)?))
     }
 
     /// Builds `quire` for arm64, as users get it.
     pub(crate) fn quire(&self, toolchain: &Toolchain) -> Result<PathBuf> {
         let mut command = self.cargo_arm64(toolchain, "build");
         self.program(command.args(["--release", "--package", "quire", "--bin", "quire"]), "quire")
+    }
+
+    /// Builds `quire` for arm64, and with it the monitor: the image's path.
+    ///
+    /// # Errors
+    /// Where cargo does not build it.
+    pub(crate) fn monitor(&self, toolchain: &Toolchain) -> Result<PathBuf> {
+        let mut command = self.cargo_arm64(toolchain, "build");
+        let messages = messages(command.args(["--release", "--package", "quire", "--bin", "quire"]))?;
+        let folder = build_folder(&messages, "quire");
+        folder.map(|folder| folder.join("monitor.image")).ok_or_else(|| {
+            Error::Usage("cargo does not say where quire's build script has put the monitor".into())
+        })
     }
 
     /// Builds the first program of the emulated host: small and soon, not fast.
@@ -146,6 +151,28 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// What a cargo command that builds says for programs.
+fn messages(command: &mut Command) -> Result<String> {
+    command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
+    // A build that nobody waits for would hold its lock against the next one.
+    leash(command);
+    let output = command.output().map_err(|source| Error::Spawn { program: "cargo".into(), source })?;
+    if !output.status.success() {
+        let status = output.status.to_string();
+        return Err(Error::Failed { program: "cargo".into(), status, output: String::new() });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The folder that a package's build script writes to.
+fn build_folder(messages: &str, package: &str) -> Option<PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut scripts = messages.filter(|message| message["reason"] == "build-script-executed");
+    let script =
+        scripts.find(|script| script["package_id"].as_str().is_some_and(|id| package_name(id) == package))?;
+    script["out_dir"].as_str().map(PathBuf::from)
+}
+
 fn parse_messages(text: &str) -> Vec<Program> {
     text.lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
@@ -181,6 +208,14 @@ mod tests {
     fn a_packages_name_is_read_from_its_id() {
         assert_eq!(package_name("path+file:///x/stage2#0.1.0"), "stage2");
         assert_eq!(package_name("path+file:///x/vmm#quire@0.1.0"), "quire");
+    }
+
+    #[test]
+    fn a_build_scripts_folder_is_found_among_cargos_messages() {
+        let text = r#"{"reason":"build-script-executed","package_id":"registry+https://x#libc@0.2.1","out_dir":"/t/libc/out"}
+{"reason":"build-script-executed","package_id":"path+file:///x/vmm#quire@0.1.0","out_dir":"/t/quire/out"}"#;
+        assert_eq!(build_folder(text, "quire"), Some("/t/quire/out".into()));
+        assert_eq!(build_folder(text, "stage2"), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::leash::leash;
 ///
 /// # Errors
 /// Where it can't be started.
-pub(super) fn run(
+pub(crate) fn run(
     command: &mut Command,
     silence: Duration,
     output: &mut dyn FnMut(Stream, &[u8]),

@@ -9,9 +9,11 @@
 //! | [`tally`] | what passed and what failed, and the last line |
 //! | [`here`] | a test program on this machine |
 //! | [`steps`] | the steps |
+//! | [`monitor`] | the step that boots the monitor on emulated boards |
 
-mod here;
+pub(crate) mod here;
 mod libtest;
+mod monitor;
 mod steps;
 mod tally;
 

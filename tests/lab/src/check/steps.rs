@@ -20,7 +20,7 @@ use crate::toolchain::Toolchain;
 use crate::workspace::{Program, Workspace, cargo};
 
 /// The steps, by the names that select them.
-const STEPS: [&str; 8] = ["fmt", "clippy", "unit", "loom", "doc", "arm64", "e2e", "advisories"];
+const STEPS: [&str; 9] = ["fmt", "clippy", "unit", "loom", "doc", "arm64", "monitor", "e2e", "advisories"];
 
 /// How long a test program may say nothing. The slowest scenario on a busy machine needs a third.
 const SILENCE: Duration = Duration::from_secs(300);
@@ -32,11 +32,11 @@ const CPUS: u32 = 2;
 
 /// One run of the checks.
 pub(crate) struct Check<'a> {
-    setup: &'a Setup,
-    workspace: Workspace,
+    pub(super) setup: &'a Setup,
+    pub(super) workspace: Workspace,
     filter: Option<String>,
     kernel: Option<Kind>,
-    tally: Tally,
+    pub(super) tally: Tally,
 }
 
 impl<'a> Check<'a> {
@@ -76,7 +76,7 @@ impl<'a> Check<'a> {
         if self.selected("advisories") {
             self.advisories();
         }
-        if ["clippy", "arm64", "e2e"].iter().any(|step| self.selected(step)) {
+        if ["clippy", "arm64", "monitor", "e2e"].iter().any(|step| self.selected(step)) {
             self.on_arm64();
         }
         Ok(self.tally.finish())
@@ -184,6 +184,9 @@ impl<'a> Check<'a> {
         if self.selected("clippy") {
             let command = self.clippy_arm64(&toolchain);
             self.lint("clippy (arm64)", "lints, for arm64", command);
+        }
+        if self.selected("monitor") {
+            self.monitor(&toolchain);
         }
         if !self.selected("arm64") && !self.selected("e2e") {
             return;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::libtest::{Reader, Verdict};
+use crate::tap;
 
 /// How a program ended, for the count.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +87,21 @@ impl Tally {
         self.failed.append(&mut failed);
     }
 
+    /// Counts what a TAP log reported.
+    pub(crate) fn tap(&mut self, name: &str, reader: &tap::Reader) {
+        println!("        {name}: {}", reader.summary());
+        self.passed += reader.ok;
+        for (test, why) in &reader.not_ok {
+            self.fail(&format!("{name}: {test}"), why);
+        }
+        for (reason, count) in &reader.skipped {
+            self.skipped.push(format!("{name}: {count} tests: {reason}"));
+        }
+        if let Some(trouble) = reader.trouble() {
+            self.fail(name, &trouble);
+        }
+    }
+
     /// How many have been counted so far.
     pub(crate) fn counted(&self) -> (usize, usize) {
         (self.passed, self.failed.len())
@@ -152,6 +168,21 @@ mod tests {
         assert_eq!(tally.last_line(), "2 passed, 2 failed");
         assert!(tally.failed[0].contains("139") && tally.failed[0].contains("in b"), "{:?}", tally.failed);
         assert!(tally.failed[1].contains("b: silent for 300 s"), "{:?}", tally.failed);
+    }
+
+    #[test]
+    fn a_tap_log_counts_by_test_and_fails_when_it_is_cut() {
+        let mut tally = Tally::new();
+        let mut reader = tap::Reader::default();
+        reader.feed(
+            b"TAP version 14\nok 1 - a\nok 2 - b # SKIP no b\nnot ok 3 - c\n# why\n1..3\n# done: 1, 1, 1\n",
+        );
+        tally.tap("whole", &reader);
+        assert_eq!((tally.last_line().as_str(), tally.skipped.len()), ("1 passed, 1 failed", 1));
+        let mut cut = tap::Reader::default();
+        cut.feed(b"TAP version 14\nok 1 - a\n");
+        tally.tap("cut", &cut);
+        assert_eq!(tally.last_line(), "2 passed, 2 failed");
     }
 
     #[test]
