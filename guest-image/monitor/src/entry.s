@@ -113,13 +113,28 @@ set_vectors:
     isb
     ret
 
-// Switches EL2 from the boot tables to those at x0. Without VHE there is no ASID that could keep the two
-// apart in a TLB, and they map the same memory in blocks of different size: so the MMU is off in between,
-// and nothing touches memory.
+// Switches from the boot tables to those at x0. Without VHE there is no ASID that could keep the two apart in
+// a TLB, and they map the same memory in blocks of different size: so the MMU is off in between, and nothing
+// touches memory.
     .section .text.switch, "ax"
     .globl monitor_switch_tables
 monitor_switch_tables:
-    mrs x1, sctlr_el2
+    mrs x1, CurrentEL
+    cmp x1, #8
+    b.eq 1f
+    mrs x1, sctlr_el1
+    bic x2, x1, #1
+    dsb sy
+    msr sctlr_el1, x2
+    isb
+    msr ttbr0_el1, x0
+    tlbi vmalle1
+    dsb nsh
+    isb
+    msr sctlr_el1, x1
+    isb
+    ret
+1:  mrs x1, sctlr_el2
     bic x2, x1, #1
     dsb sy
     msr sctlr_el2, x2

@@ -14,7 +14,7 @@ use board::tree::Board;
 use spin::Once;
 use stage2::{Features, IdRegisters};
 
-use crate::bare::{Image, pool, stage1, vcpu};
+use crate::bare::{Image, pool, vcpu};
 
 /// Bytes of the arena: what the tests map. A block of 32 MiB (16K granule) and another.
 pub const ARENA: u64 = 64 << 20;
@@ -78,7 +78,6 @@ pub fn set_up(image: &Image, board: &Board<'_>, mut free: Ram, arena: u64) {
         home,
         enter: image.enter,
     });
-    debug_assert!(stage1::vhe() || ids.mmfr1 >> 8 & 0xf == 0, "FEAT_VHE is used where it is");
 }
 
 /// Takes an aligned piece of memory, from the end of the largest span that holds one.

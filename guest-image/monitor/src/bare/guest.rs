@@ -1,6 +1,9 @@
 //! A guest: tables that are installed on every CPU, with the payload's home in them.
 
+use core::ops::Range;
+
 use aarch64_cpu::registers::{HCR_EL2, Readable, VTCR_EL2, VTTBR_EL2, Writeable};
+use arrayvec::ArrayVec;
 use board::console;
 use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use stage2::{Attributes, Config, Existing, Features, Gather, Granule, Options, Tables, Unresolved};
@@ -163,8 +166,30 @@ impl<G: Granule> Drop for Guest<'_, G> {
             HCR_EL2.set(HCR_EL2.get() & !(VM | DC | FWB | PTW));
             vcpu::isb();
         });
-        if self.tables.try_write().is_none() {
+        let Some(mut tables) = self.tables.try_write() else {
             console::fail(format_args!("a guest ends while its tables are in use"));
+        };
+        if bed().nested {
+            take_by_range(&mut tables);
+        }
+    }
+}
+
+/// Takes everything that is mapped, stretch by stretch, so that dropping the tables has nothing left to invalidate:
+/// KVM answers an invalidation of a whole VMID by a walk over all of the input address space that it could have
+/// had, which takes seconds on an emulated host.
+fn take_by_range<G: Granule>(tables: &mut GuestTables<G>) {
+    let mut stretches = ArrayVec::<Range<u64>, 8>::new();
+    let listed = tables.leaves(tables.whole(), |leaf| match stretches.last_mut() {
+        Some(last) if last.end == leaf.ipa => last.end = leaf.range().end,
+        // What has no room is left to the drop.
+        _ => drop(stretches.try_push(leaf.range())),
+    });
+    if listed.is_ok() {
+        for range in stretches {
+            // It has just been listed; if it can't be taken, the drop does that.
+            let _taken = tables.unmap(range);
+            tables.flush();
         }
     }
 }

@@ -100,37 +100,29 @@ pub unsafe fn run(image: Image, device_tree: *const u8, level: u64) -> ! {
     };
     let tree = Span::new(device_tree as u64, fdt.data().len() as u64).outer_pages();
     power::set_conduit(tree::conduit(&fdt));
-    if level != 2 {
-        at_el1(&fdt);
-    }
-    TPIDR_EL2.set(0);
-    let Err(error) = start(&fdt, image, tree);
+    let Err(error) = start(&fdt, image, tree, level);
     console::fail(format_args!("{error}"))
 }
 
-/// There is no EL2 for it: says so, if the port can be had with nothing mapped but the image.
-fn at_el1(fdt: &Fdt<'_>) -> ! {
-    stage1::open_console_at_el1(fdt);
-    console::fail(format_args!(
-        "entered at EL1: it needs EL2, as `quire run --el2` and a board with EL2 have it"
-    ))
-}
-
 /// Reads the device tree, starts the CPUs and follows the command line.
-fn start(fdt: &Fdt<'_>, mut image: Image, tree: Span) -> Result<Infallible, BoardError> {
+fn start(fdt: &Fdt<'_>, mut image: Image, tree: Span, level: u64) -> Result<Infallible, BoardError> {
     let frames = core::mem::take(&mut image.frames);
     let port = tree::console(fdt);
     let read = Board::new(fdt);
     // What can't be mapped can't be told without a console, so memory that is not known is left out.
     let memory = read.as_ref().map(|board| board.memory.clone()).unwrap_or_default();
     let devices = port.map(|port| port.span().outer_pages());
-    let root = stage1::build(frames, &image, tree, &memory, devices);
+    let root = stage1::build(level, frames, &image, tree, &memory, devices);
     // SAFETY: the tables map all that runs and is used, as it was, and are never dropped.
     unsafe { (image.switch_tables)(root) };
     if let Some(port) = port {
         // SAFETY: it has just been mapped, for good, and nobody else drives it.
         unsafe { console::open(port, Voice { line: "", failure: "Bail out! " }) };
     }
+    if level != 2 {
+        console::fail(format_args!("entered at EL{level}: start it at EL2, as `quire run --el2` does"));
+    }
+    TPIDR_EL2.set(0);
     let board = read?;
     let program = match Program::parse(board.bootargs) {
         Ok(program) => program,

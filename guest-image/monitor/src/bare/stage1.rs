@@ -1,26 +1,20 @@
-//! EL2's own stage 1: everything at its own address; code executable and read-only, constants read-only,
+//! The monitor's own stage 1: everything at its own address; code executable and read-only, constants read-only,
 //! memory write-back, registers as device memory.
 
-#![expect(
-    unsafe_code,
-    reason = "frames of two kinds share their memory; a port is opened before there are tables"
-)]
+#![expect(unsafe_code, reason = "frames of two kinds share their memory")]
 
 use core::mem::MaybeUninit;
 use core::slice;
 
+use crate::bare::Image;
 use aarch64_cpu::registers::{HCR_EL2, Readable};
 use aarch64_paging::descriptor::{El1Attributes, El23Attributes, PagingAttributes, PhysicalAddress};
 use aarch64_paging::paging::{
-    Constraints, El2, El2And0, MemoryRegion, RootTable, TranslationRegime, VaRange,
+    Constraints, El1And0, El2, El2And0, MemoryRegion, RootTable, TranslationRegime, VaRange,
 };
-use board::console::{self, Voice};
+use board::console;
 use board::frames::{Frame, Frames};
 use board::ram::{Ram, Span};
-use board::tree;
-use dtoolkit::fdt::Fdt;
-
-use crate::bare::Image;
 
 /// A page for a table of either regime.
 pub type RawFrame = Frame<El1Attributes>;
@@ -44,6 +38,7 @@ struct Kinds<A> {
     device: A,
 }
 
+/// Those of a regime that has EL0 too.
 fn host_kinds() -> Kinds<El1Attributes> {
     type A = El1Attributes;
     let mapped = A::VALID | A::ACCESSED;
@@ -57,6 +52,7 @@ fn host_kinds() -> Kinds<El1Attributes> {
     }
 }
 
+/// Those of EL2 alone.
 fn plain_kinds() -> Kinds<El23Attributes> {
     type A = El23Attributes;
     let mapped = A::VALID | A::ACCESSED | A::USER_RES1;
@@ -69,8 +65,10 @@ fn plain_kinds() -> Kinds<El23Attributes> {
     }
 }
 
-/// Builds the tables of the regime that is in force, for good; returns the address of their root.
+/// Builds the tables of the regime that is in force at this exception level, for good; returns the address of
+/// their root.
 pub fn build(
+    level: u64,
     frames: &'static mut [MaybeUninit<RawFrame>],
     image: &Image,
     tree: Span,
@@ -78,6 +76,10 @@ pub fn build(
     device: Option<Span>,
 ) -> u64 {
     let parts = Parts { image, tree, memory, device };
+    if level == 1 {
+        let table = RootTable::with_va_range(Frames::new(frames), ROOT_LEVEL, El1And0, VaRange::Lower);
+        return parts.fill(table, &host_kinds());
+    }
     if vhe() {
         let table = RootTable::with_va_range(Frames::new(frames), ROOT_LEVEL, El2And0, VaRange::Lower);
         return parts.fill(table, &host_kinds());
@@ -123,20 +125,5 @@ impl Parts<'_> {
         // For good: dropping it would give its frames back.
         core::mem::forget(table);
         root
-    }
-}
-
-/// Opens the console where the monitor was entered at EL1, to say that it can't go on. The boot tables map no
-/// devices, so the MMU goes off for the rest of this short run.
-pub fn open_console_at_el1(fdt: &Fdt<'_>) {
-    if let Some(port) = tree::console(fdt) {
-        // SAFETY: with the MMU off every address is itself, and device memory.
-        unsafe {
-            core::arch::asm!(
-                "mrs {x}, sctlr_el1", "bic {x}, {x}, #1", "bic {x}, {x}, #4", "dsb sy", "msr sctlr_el1, {x}", "isb",
-                x = out(reg) _, options(nostack, preserves_flags)
-            );
-            console::open(port, Voice { line: "", failure: "Bail out! " });
-        }
     }
 }

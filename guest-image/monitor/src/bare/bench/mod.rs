@@ -171,7 +171,7 @@ impl Rows<'_> {
     fn all(&mut self, features: &Features, options: Options) -> Outcome {
         let guest = Guest::<G4K>::with_features(self.team, features, options)?;
         let whole = IPA..IPA + BYTES;
-        self.row(&guest, "populate", |guest| sweep(guest, |fault| self_map(guest, fault, self.leaves)))?;
+        self.row(&guest, "populate", |guest| sweep(|fault| self_map(guest, fault, self.leaves)))?;
         let harvest = self.row(&guest, "harvest", |guest| {
             let tables = guest.read();
             let mut gather = tables.gather();
@@ -179,8 +179,7 @@ impl Rows<'_> {
             tables.invalidate(&mut gather);
             all_of_it(result.map(|harvest| harvest.bytes)).map(|()| 0)
         })?;
-        let again =
-            self.row(&guest, "dirty again", |guest| sweep(guest, |fault| guest.resolve(fault).is_ok()))?;
+        let again = self.row(&guest, "dirty again", |guest| sweep(|fault| guest.resolve(fault).is_ok()))?;
         self.goals.harvest(self.form, self.leaves, harvest, again);
         self.row(&guest, "write-protect", |guest| {
             let mut tables = guest.write();
@@ -188,7 +187,7 @@ impl Rows<'_> {
             tables.flush();
             all_of_it(result.map(|harvest| harvest.bytes)).map(|()| 0)
         })?;
-        self.row(&guest, "write again", |guest| sweep(guest, |fault| grant(guest, fault, self.leaves)))?;
+        self.row(&guest, "write again", |guest| sweep(|fault| grant(guest, fault, self.leaves)))?;
         let take = self.row(&guest, "take", |guest| {
             let mut tables = guest.write();
             let mut bytes = 0;
@@ -201,7 +200,7 @@ impl Rows<'_> {
         })?;
         self.goals.take(self.form, self.leaves, take);
         // Once more, to have something to tear down.
-        sweep(&guest, |fault| self_map(&guest, fault, self.leaves))?;
+        sweep(|fault| self_map(&guest, fault, self.leaves))?;
         self.row(&guest, "tear down", |guest| {
             let mut tables = guest.write();
             tables.tear_down(|_| {});
@@ -230,8 +229,7 @@ impl Rows<'_> {
 }
 
 /// The payload writes to every page; how often it faulted.
-fn sweep(guest: &Guest<'_, G4K>, mut resolve: impl FnMut(&Fault) -> bool) -> Result<u64, Miss> {
-    let _ = guest;
+fn sweep(mut resolve: impl FnMut(&Fault) -> bool) -> Result<u64, Miss> {
     let mut faults = 0;
     let result = Vcpu::new().run(Routine::SweepWrite, &[IPA, PAGE, BYTES / PAGE, 1], |fault| {
         faults += 1;
