@@ -8,6 +8,7 @@
 mod launch {
     use std::fs;
 
+    use e2e::api::Api;
     use e2e::environment::linux;
     use e2e::guest::{Guest, run};
     use e2e::{Kernel, Userland, environment, userland};
@@ -74,18 +75,28 @@ mod launch {
         row("process start to: first console byte", format!("{} us", point("first console byte")), "");
 
         let initrd = Userland::new(Kernel::New, "read line").write(folder.path());
-        let mut guest = Guest::start(linux(Kernel::New, &initrd, &["--memory", &memory]));
-        guest.wait_for(userland::READY);
-        let (pss, dirty) = own_memory(guest.pid().as_raw_nonzero().get().unsigned_abs());
-        guest.send("\n");
-        guest.expect_exit(0);
-        println!("\na Linux guest is up\n");
-        row("the VMM's memory beside the guest's: PSS", format!("{pss} KiB"), "goal: at most 3072 KiB");
-        row(
-            "the VMM's memory beside the guest's: private dirty",
-            format!("{dirty} KiB"),
-            "goal: at most 256 KiB",
-        );
+        let socket = folder.path().join("api.sock");
+        for (what, goals, more) in [
+            ("", ["goal: at most 3072 KiB", "goal: at most 256 KiB"], None),
+            (", with an API that was asked", ["", ""], Some(["--api-sock", socket.to_str().expect("UTF-8")])),
+        ] {
+            let more: Vec<&str> = more.into_iter().flatten().collect();
+            let args = [&["--memory", &memory], more.as_slice()].concat();
+            let mut guest = Guest::start(linux(Kernel::New, &initrd, &args));
+            guest.wait_for(userland::READY);
+            if !more.is_empty() {
+                let api = Api::at(&socket);
+                assert_eq!(api.ask("GET", "/vm/config", "").0, 200);
+                api.vm("Paused");
+                api.vm("Resumed");
+            }
+            let (pss, dirty) = own_memory(guest.pid().as_raw_nonzero().get().unsigned_abs());
+            guest.send("\n");
+            guest.expect_exit(0);
+            println!("\na Linux guest is up{what}\n");
+            row("the VMM's memory beside the guest's: PSS", format!("{pss} KiB"), goals[0]);
+            row("the VMM's memory beside the guest's: private dirty", format!("{dirty} KiB"), goals[1]);
+        }
         let size = fs::metadata(environment::quire()).map_or(0, |file| file.len());
         row("the program's file, with line tables", format!("{} KiB", size >> 10), "");
     }
