@@ -4,16 +4,21 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::api::Api;
 use e2e::environment::linux;
 use e2e::guest::run;
-use e2e::{Guest, Kernel, Userland};
+use e2e::{Guest, Kernel, Userland, environment};
 use rustix::process::Signal;
+
+/// A user and a group that own nothing.
+const NOBODY: u32 = 65534;
 
 /// The built-in guest, which says something all the time, with its API at `socket`.
 fn talking(socket: &Path) -> (Guest, Api) {
@@ -223,6 +228,26 @@ fn ctl_pauses_shows_and_stops_a_guest() {
     let (code, text) = ctl(&["status"]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("there is no API socket"), "{text}");
+}
+
+#[test]
+fn another_user_is_told_whose_the_socket_is() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = folder.path().join("api.sock");
+    let (guest, api) = talking(&socket);
+    // Wherever the program lies, this user can execute a copy of it.
+    let program = folder.path().join("quire");
+    fs::copy(environment::quire(), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut ctl = Command::new(&program);
+    ctl.args(["ctl", "stop", "--api-sock"]).arg(&socket).uid(NOBODY).gid(NOBODY);
+    let (status, text) = Guest::spawn(&mut ctl).wait();
+    assert_eq!(status.code(), Some(1), "{text}");
+    let owner = fs::metadata(&socket).unwrap().uid();
+    assert!(text.contains("no permission for") && text.contains(&format!("user {owner}")), "{text}");
+    api.order("PUT", "/quire/stop", "");
+    guest.expect_exit(0);
 }
 
 #[test]
