@@ -1,7 +1,7 @@
 //! Free page hinting: who has said what (virtio 1.3, 5.5.6.6).
 //!
 //! The device starts a round by a command id in its configuration. The driver repeats it on the queue, sends
-//! its free pages, and ends with [`STOP`]; it keeps the pages until the device says [`DONE`].
+//! its free pages, and ends with a stop; it keeps the pages until the device says that it is done.
 
 use serde::{Deserialize, Serialize};
 
