@@ -1,6 +1,6 @@
 //! Dirty state: each member of a group in turn is the dirty one, and each operation reports it exactly once.
 
-use stage2::{Attributes, Clear, Existing, Granule, HardwareUpdate, Leaf, Options, Protection};
+use stage2::{Attributes, Clear, Existing, Granule, HardwareUpdate, Leaf, Options, Protection, Unresolved};
 
 use super::Suite;
 use super::layout::{Kind, Place};
@@ -98,6 +98,9 @@ fn once<G: Granule>(team: &Team, update: HardwareUpdate, kind: Kind, operation: 
         ensure!(first == Some(whole.clone()), "member {member}: reported {first:x?}, not {whole:x?}");
         let again = report(&guest, &place, operation)?;
         ensure!(again.is_none(), "member {member}: {again:x?} was reported again");
+        if operation == Operation::WriteProtect {
+            protected(&guest, &mut vcpu, address)?;
+        }
         rearm(&guest, &place, operation)?;
     }
     Ok(())
@@ -150,6 +153,20 @@ fn report<G: Granule>(
     }
     ensure!(count <= 1, "{count} leaves are dirty, one was written to");
     Ok(dirty)
+}
+
+/// A store to what is write-protected faults, and flags alone can't resolve that.
+fn protected<G: Granule>(guest: &Guest<'_, G>, vcpu: &mut Vcpu, address: u64) -> Outcome {
+    let Err(fault) = vcpu.write(address, 0) else {
+        fail!("{address:#x} is write-protected, and was written to")
+    };
+    ensure!(fault.kind() == fault::Kind::Permission, "a store to {address:#x}: {fault:?}");
+    let resolved = guest.resolve(&fault);
+    ensure!(
+        matches!(resolved, Err(Unresolved::Denied { .. })),
+        "write protection was resolved: {resolved:?}"
+    );
+    Ok(())
 }
 
 /// Makes the place clean and writable again.

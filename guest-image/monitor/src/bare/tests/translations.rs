@@ -82,10 +82,20 @@ fn agree<G: Granule>(team: &Team, options: Options, kind: Kind) -> Outcome {
             let within = (offset * 8 * 7) % G::SIZE;
             let answer = probe::translate(ipa + within, write);
             let expected = Answer::Address { page: (oa + within) & !0xfff, memory: WRITE_BACK };
-            ensure!(answer == expected, "AT of {ipa:#x}, write={write}: {answer:x?}, not {expected:x?}");
+            let right = answer == expected || bed().nested && without_dc(answer) == without_dc(expected);
+            ensure!(right, "AT of {ipa:#x}, write={write}: {answer:x?}, not {expected:x?}");
         }
     }
     reach(&place)
+}
+
+/// What of an answer does not depend on HCR_EL2.DC. Once it has tables for a guest, KVM (7.3) has the hardware
+/// translate at stage 1, without the DC of its guest hypervisor: then stage 1, being off, says device memory.
+const fn without_dc(answer: Answer) -> Option<u64> {
+    match answer {
+        Answer::Address { page, .. } => Some(page),
+        Answer::Fault { .. } => None,
+    }
 }
 
 /// The payload reads, writes, adds to and executes what is there.
@@ -136,6 +146,9 @@ fn memory_types<G: Granule>(team: &Team, options: Options) -> Outcome {
         guest.map(ipa, oa, G::SIZE, &Attributes { memory, ..Attributes::RAM.dirty() })?;
         let answer = probe::translate(ipa, false);
         let expected = Answer::Address { page: oa, memory: expected };
+        if bed().nested && answer != expected && without_dc(answer) == Some(oa) {
+            skip!("KVM has stage 1 translated without HCR_EL2.DC, so that everything is device memory");
+        }
         ensure!(answer == expected, "{memory:?}: AT says {answer:x?}, not {expected:x?}");
     }
     Ok(())
