@@ -118,22 +118,22 @@ fn discarded_is_zero_and_free(guest: &Guest) {
 }
 
 #[test]
-fn discarded_anonymous_memory_is_zero_and_free() {
+fn must_pass_4_discarded_anonymous_memory_is_zero_and_free() {
     discarded_is_zero_and_free(&Guest::anon());
 }
 
 #[test]
-fn discarded_memfd_memory_is_zero_and_free() {
+fn must_pass_4_discarded_memfd_memory_is_zero_and_free() {
     discarded_is_zero_and_free(&Guest::memfd());
 }
 
 #[test]
-fn discarded_file_memory_is_zero_and_free() {
+fn must_pass_4_discarded_file_memory_is_zero_and_free() {
     discarded_is_zero_and_free(&Guest::file(&TempDir::new().unwrap()));
 }
 
 #[test]
-fn discarded_huge_pages_are_zero_and_back_in_the_pool() {
+fn must_pass_4_discarded_huge_pages_are_zero_and_back_in_the_pool() {
     // Where no pool can be had there is no such memory either.
     let Some(pool) = testing::Pool::grow(2 * M, 15) else { return };
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
@@ -148,7 +148,7 @@ fn discarded_huge_pages_are_zero_and_back_in_the_pool() {
 }
 
 #[test]
-fn one_4k_page_of_a_huge_page_is_refused_and_kept() {
+fn must_pass_12_one_4k_page_of_a_huge_page_is_refused_and_kept() {
     let Some(_pool) = testing::Pool::grow(2 * M, 15) else { return };
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
     let file = File::from(memfd_create("test", flags).unwrap());
@@ -180,7 +180,7 @@ fn refused_and_kept(guest: &Guest, part: u64) {
 }
 
 #[test]
-fn what_leaves_ram_is_refused_before_anything_is_discarded() {
+fn must_pass_2_what_leaves_ram_is_refused_before_anything_is_discarded() {
     for guest in [Guest::anon(), Guest::memfd()] {
         let all = guest.filled();
         for range in [63 * M..65 * M, 71 * M..73 * M, 95 * M..97 * M, 99 * M..101 * M, 0..M, 64 * M..100 * M]
