@@ -40,9 +40,6 @@ pub enum Error {
     /// The kick could not be blocked in, or taken from, the calling thread.
     #[error("can't prepare the vCPU kick signal: {0}")]
     Signal(SignalError),
-    /// The handler could not be installed.
-    #[error("can't install the vCPU kick's handler: {0}")]
-    Handler(errno::Error),
     /// KVM refused the mask.
     #[error("KVM_SET_SIGNAL_MASK failed: {0}")]
     Mask(errno::Error),
@@ -50,13 +47,20 @@ pub enum Error {
 
 extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
-/// Makes the calling thread one that [`kick`] can take out of `vcpu`'s guest.
+/// Makes a kick harmless for every thread of this process; to be done before the first vCPU's thread is there
+/// to be kicked. The default action would end the process, without a word.
+///
+/// # Errors
+/// The kernel's, for a signal that it does not have.
+pub fn install() -> Result<(), errno::Error> {
+    register_signal_handler(SIGRTMIN(), nothing)
+}
+
+/// Makes the calling thread one that [`kick`] can take out of `vcpu`'s guest. [`install`] came first.
 ///
 /// # Errors
 /// [`Error`] names the step that the kernel refused.
 pub fn receive_on_this_thread(vcpu: &VcpuFd) -> Result<(), Error> {
-    // The default action would end the process; the handler itself has nothing to do.
-    register_signal_handler(SIGRTMIN(), nothing).map_err(Error::Handler)?;
     match block_signal(SIGRTMIN()) {
         Ok(()) | Err(SignalError::SignalAlreadyBlocked(_)) => {}
         Err(error) => return Err(Error::Signal(error)),
@@ -88,5 +92,23 @@ pub fn kick<T: Killable>(thread: &T) -> Result<(), errno::Error> {
     match thread.kill(SIGRTMIN()) {
         Err(error) if error.errno() == libc::ESRCH => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_kick_that_comes_before_its_thread_is_ready_does_not_end_the_process() {
+        install().unwrap();
+        let (ready, wait) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || wait.recv());
+        kick(&thread).unwrap();
+        drop(ready);
+        assert!(thread.join().unwrap().is_err());
     }
 }

@@ -14,7 +14,7 @@ use super::gate::Gate;
 use super::signals::Signals;
 use super::vcpu::{Cause, Crash, End, Shared, State, Vcpu};
 use crate::devices::Serial;
-use crate::kvm::kick::kick;
+use crate::kvm::kick::{self, kick};
 
 /// What the main thread waits for, as epoll names it.
 const SIGNAL: u64 = 0;
@@ -77,6 +77,7 @@ impl Running {
     /// # Errors
     /// The kernel's, where it has no thread to give; those already started are stopped.
     pub fn start(vcpus: Vec<Vcpu>, shared: &Shared) -> io::Result<Self> {
+        kick::install()?;
         let (sender, ends) = mpsc::channel();
         let ended = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         let gate = Arc::clone(&shared.gate);
