@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -25,6 +26,9 @@ use crate::share;
 
 /// How long a host may take to come up. A quiet two-core machine needs 5 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
+
+/// How much of what the host's kernel said is shown where a test has failed.
+const SAID_LIMIT: u64 = 16 << 10;
 
 /// What the host is made of.
 #[derive(Debug, Clone)]
@@ -200,6 +204,21 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// How much the host's kernel has said so far, in bytes: for [`Host::said_since`].
+    pub(crate) fn said(&self) -> u64 {
+        self.console.metadata().map_or(0, |file| file.len())
+    }
+
+    /// The end of what the host's kernel has said since it had said `from` bytes.
+    pub(crate) fn said_since(&self, from: u64) -> String {
+        let to = self.said();
+        let from = from.max(to.saturating_sub(SAID_LIMIT));
+        let mut text = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or_default()];
+        // What can't be read is left out, as in `dead`.
+        let count = self.console.read_at(&mut text, from).unwrap_or(0);
+        String::from_utf8_lossy(&text[..count]).into_owned()
     }
 
     fn dead(&self, what: &str) -> Error {

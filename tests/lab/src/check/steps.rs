@@ -326,10 +326,16 @@ impl<'a> Check<'a> {
             terminal: None,
         };
         let mut reader = Reader::default();
+        let (_, failures) = self.tally.counted();
+        let said = host.said();
         let end =
             host.run(start, SILENCE, &mut |stream, piece| feed(&mut reader, scenario, stream, piece))?;
         let end = end.map_or(End::Silent(SILENCE), |exit| End::Code(exit.code()));
         self.count(name, &reader, &end);
+        if self.tally.counted().1 > failures {
+            // A process that the kernel has killed can't say so itself.
+            self.tally.remark("the host's kernel said meanwhile", &host.said_since(said));
+        }
         Ok(())
     }
 

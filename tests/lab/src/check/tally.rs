@@ -49,6 +49,17 @@ impl Tally {
         self.failed.push(name.to_owned());
     }
 
+    /// Adds to what was said about a failure, where there is something to add.
+    pub(crate) fn remark(&self, what: &str, text: &str) {
+        if text.trim().is_empty() {
+            return;
+        }
+        println!("    {what}:");
+        for line in text.lines() {
+            println!("        {}", line.trim_end());
+        }
+    }
+
     /// Something that could not be checked, and why. It does not count as passed.
     pub(crate) fn skip(&mut self, name: &str, why: &str) {
         println!("SKIPPED: {name}: {why}");
