@@ -28,8 +28,11 @@
 //! | [`transparent`] | the host's transparent huge page settings, for all their sizes |
 //! | [`host`] | where sysfs and procfs are, the page size, how much memory there is |
 //! | [`discard`] | [`Discard`]: gives memory back, so that it reads as zero and is free |
+//! | [`dirty`] | [`Dirty`]: which pages were written, by whomever |
 //! | [`presence`] | [`Presence`]: which parts hold something |
 //! | [`populate`] | [`Populate`]: brings memory back whole |
+//! | [`marks`] | [`Marks`](marks::Marks): a mark for each page of a region |
+//! | [`bitmap`] | from bits to ranges |
 //! | [`piece`] | checked ranges of guest RAM |
 //! | `pagemap` | the page tables of this process, as the kernel shows them |
 //! | `advice` | what madvise does to them, many in one call |
@@ -41,13 +44,16 @@
 mod advice;
 mod anonymous;
 pub mod backing;
+pub mod bitmap;
 pub mod block;
+pub mod dirty;
 pub mod discard;
 pub mod error;
 pub mod host;
 pub mod hugetlb;
 pub mod ledger;
 mod mapping;
+pub mod marks;
 mod pagemap;
 pub mod piece;
 pub mod populate;
@@ -62,6 +68,7 @@ mod testing;
 pub mod transparent;
 
 pub use backing::Backing;
+pub use dirty::Dirty;
 pub use discard::Discard;
 pub use error::Error;
 pub use host::Host;

@@ -106,6 +106,11 @@ impl<'a> Piece<'a> {
         Ok(calls)
     }
 
+    /// The region that it lies in.
+    pub(super) fn region(&self) -> &'a Region {
+        self.region
+    }
+
     /// Bytes, at least 1.
     pub(super) fn len(&self) -> u64 {
         self.len

@@ -11,10 +11,8 @@ use vm_memory::{
     MemoryRegionAddress, VolatileSlice,
 };
 
+use super::dirty::DeviceDirty;
 use super::mapping::{Harmless, Mapping};
-
-/// What tracks the devices' own writes to guest memory: KVM's dirty log doesn't see them.
-pub type DeviceDirty = ();
 
 /// A mapped range of guest-physical addresses. It owns the mapping.
 #[derive(Debug)]
@@ -36,7 +34,8 @@ impl Region {
         object: u64,
         block: u64,
     ) -> io::Result<Option<Self>> {
-        let builder = MmapRegionBuilder::new(mapping.size())
+        let dirty = DeviceDirty::new(mapping.size() as u64, rustix::param::page_size() as u64);
+        let builder = MmapRegionBuilder::new_with_bitmap(mapping.size(), dirty)
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
             // Only recorded: nothing here decides by flags.
             .with_mmap_flags(libc::MAP_NORESERVE);
@@ -71,6 +70,12 @@ impl Region {
     /// The unit that the host was asked to allocate it in, in bytes.
     pub fn block(&self) -> u64 {
         self.block
+    }
+
+    /// What the devices wrote.
+    pub(super) fn device_dirty(&self) -> &DeviceDirty {
+        // Of what the view derefs to: its own gives a slice of it.
+        (*self.view).bitmap()
     }
 
     /// Puts anonymous memory in the place of `offset..offset + len`.

@@ -1,10 +1,13 @@
 use std::fs;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use vmm_sys_util::tempdir::TempDir;
 
+use crate::memory::dirty::{Answer, Dirty, DirtyLog};
 use crate::virtio::driver::{BASE, Driver, Part, SIZE};
 
 use super::*;
@@ -117,6 +120,37 @@ fn reads_what_is_on_the_disk_however_it_is_cut() {
         assert_eq!(bench.request(IN, 3, &parts), (OK, 4097));
         assert_eq!(bench.driver.bytes(at, 4096), bench.bytes[3 * 512..11 * 512]);
     }
+}
+
+#[test]
+fn what_is_read_from_the_disk_is_dirty_and_what_is_written_to_it_is_not() {
+    /// The log of a guest that writes nothing.
+    #[derive(Debug)]
+    struct Silent;
+    impl DirtyLog for Silent {
+        fn take(&self, _: &[Range<u64>], _: &mut dyn FnMut(Range<u64>)) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let page = rustix::param::page_size() as u64;
+    let mut bench = Bench::new();
+    let dirty = Dirty::over(bench.driver.memory.clone());
+    dirty.start(|| Ok::<_, std::convert::Infallible>(Arc::new(Silent) as Arc<dyn DirtyLog>)).unwrap();
+    // Rings, headers and status are below.
+    let data = BASE + SIZE / 2;
+    let taken = || {
+        let mut found = Vec::new();
+        let all = [BASE..BASE + SIZE];
+        assert_eq!(dirty.take(&all, &mut |run| found.push(run)).unwrap(), Answer::Known);
+        found.retain(|run| run.end > data);
+        found
+    };
+    // It ends one byte behind the first page.
+    let at = data + page + 1 - 4096;
+    assert_eq!(bench.request(IN, 3, &[Part::write(at, 4096)]).0, OK);
+    assert_eq!(taken(), [at / page * page..data + 2 * page]);
+    assert_eq!(bench.request(OUT, 3, &[Part::read(at, 4096)]).0, OK);
+    assert_eq!(taken(), []);
 }
 
 #[test]
