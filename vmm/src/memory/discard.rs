@@ -229,7 +229,7 @@ fn punch(file: &File, pieces: &[Piece<'_>]) -> Result<Progress, Stopped> {
 }
 
 /// The best advice that discards anonymous memory here.
-fn private() -> Advisor {
+pub(super) fn private() -> Advisor {
     let all = [Advice::DiscardLocked, Advice::Discard];
     let vectored = all.into_iter().filter_map(|advice| Advisor::vectored(advice).ok());
     let single = [Advice::DiscardLocked].into_iter().map(Advisor::single);

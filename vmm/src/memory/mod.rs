@@ -29,6 +29,7 @@
 //! | [`host`] | where sysfs and procfs are, the page size, how much memory there is |
 //! | [`discard`] | [`Discard`]: gives memory back, so that it reads as zero and is free |
 //! | [`dirty`] | [`Dirty`]: which pages were written, by whomever |
+//! | [`young`] | [`Young`]: which pages were used |
 //! | [`presence`] | [`Presence`]: which parts hold something |
 //! | [`populate`] | [`Populate`]: brings memory back whole |
 //! | [`marks`] | [`Marks`](marks::Marks): a mark for each page of a region |
@@ -66,6 +67,7 @@ pub mod teardown;
 #[cfg(test)]
 mod testing;
 pub mod transparent;
+pub mod young;
 
 pub use backing::Backing;
 pub use dirty::Dirty;
@@ -77,6 +79,7 @@ pub use populate::Populate;
 pub use presence::Presence;
 pub use ram::GuestRam;
 pub use region::Region;
+pub use young::Young;
 
 /// All of guest RAM, as the devices, the loader and the device tree writer see it.
 ///

@@ -209,7 +209,7 @@ fn data(
 }
 
 /// The best that this kernel has.
-fn pagemap() -> io::Result<Pagemap> {
+pub(super) fn pagemap() -> io::Result<Pagemap> {
     let scanning = Pagemap::scanning()?;
     match Scratch::anon().and_then(|scratch| scratch.is_found_by(&scanning)) {
         Ok(true) => Ok(scanning),
