@@ -32,6 +32,8 @@ use super::GuestRam;
 
 pub mod books;
 pub mod check;
+#[cfg(test)]
+mod sources_tests;
 pub mod state;
 pub mod summary;
 mod tables;

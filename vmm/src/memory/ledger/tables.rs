@@ -121,6 +121,11 @@ impl Tables {
         each!(self, of => of.mark(range, Marks { dirty: true, young: true }))
     }
 
+    /// Marks every leaf of `range` young.
+    pub(super) fn mark_young(&mut self, range: Range<u64>) -> Result<u64, Error> {
+        each!(self, of => of.mark(range, Marks { dirty: false, young: true }))
+    }
+
     /// Makes dirty leaves clean and hands them out.
     pub(super) fn collect_dirty(&self, range: Range<u64>, visit: impl FnMut(Leaf)) -> Result<Harvest, Error> {
         each!(self, of => of.collect_dirty(range, &mut of.gather(), visit))

@@ -9,18 +9,18 @@ use super::*;
 use crate::config::{Backing, MemoryConfig};
 use crate::memory::Discard;
 
-const BASE: u64 = 1 << 30;
-const SIZE: u64 = 128 << 20;
-const BLOCK: u64 = 2 << 20;
+pub(super) const BASE: u64 = 1 << 30;
+pub(super) const SIZE: u64 = 128 << 20;
+pub(super) const BLOCK: u64 = 2 << 20;
 
-fn guest(backing: Backing) -> (GuestRam, Ledger) {
+pub(super) fn guest(backing: Backing) -> (GuestRam, Ledger) {
     let config = MemoryConfig { size: SIZE, backing, ..MemoryConfig::default() };
     let ram = GuestRam::allocate(&config, GuestAddress(BASE)).unwrap();
     let ledger = Ledger::new(&ram).unwrap();
     (ram, ledger)
 }
 
-fn write(ram: &GuestRam, range: &Range<u64>) {
+pub(super) fn write(ram: &GuestRam, range: &Range<u64>) {
     for at in range.clone().step_by(4096) {
         ram.memory().write_slice(&[1; 4096], GuestAddress(at)).unwrap();
     }

@@ -47,6 +47,7 @@ impl Batch<'_> {
         let started = Instant::now();
         let refresh = books.refresh(&open)?;
         counters.scan_calls += refresh.calls;
+        books.fold_dirty(&open)?;
         let there = self.worth_a_call(books, &open)?;
         let mut leaves = Vec::new();
         let mut harvest = Harvest::default();
