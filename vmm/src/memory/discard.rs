@@ -236,6 +236,15 @@ pub(super) fn private() -> Advisor {
     vectored.chain(single).find(discards).unwrap_or_else(|| Advisor::single(Advice::Discard))
 }
 
+/// Whether this kernel discards many ranges of anonymous memory in one call.
+///
+/// # Errors
+///
+/// The kernel's; EINVAL before Linux 6.13.
+pub fn kernel_is_vectored() -> io::Result<bool> {
+    Scratch::anon()?.is_free_after(&Advisor::vectored(Advice::Discard)?)
+}
+
 /// Whether `advisor` discards a page of anonymous memory.
 fn discards(advisor: &Advisor) -> bool {
     Scratch::anon().and_then(|scratch| scratch.is_free_after(advisor)).unwrap_or(false)

@@ -31,7 +31,7 @@ impl Host {
 
     /// A made-up machine whose files are under `root`.
     #[cfg(test)]
-    pub(super) fn fake(root: &Path, page: u64) -> Self {
+    pub(crate) fn fake(root: &Path, page: u64) -> Self {
         Self { sysfs: root.join("sys"), procfs: root.join("proc"), page }
     }
 

@@ -19,6 +19,8 @@ pub struct Pool {
     /// Pages that are neither used nor promised to a mapping, and those that the pool may still grow
     /// by on demand (overcommit).
     pub available: u64,
+    /// Whether both could be read; they are 0 where they could not.
+    pub known: bool,
     /// The folder in sysfs.
     pub folder: PathBuf,
 }
@@ -120,15 +122,19 @@ pub fn largest(host: &Host, size: u64) -> Result<Pool, Error> {
 fn read(folder: &Path) -> Option<Pool> {
     let kib: u64 =
         folder.file_name()?.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-    let number = |file: &str| -> u64 {
-        fs::read_to_string(folder.join(file)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    let read = |file: &str| -> Option<u64> {
+        fs::read_to_string(folder.join(file)).ok().and_then(|text| text.trim().parse().ok())
     };
-    let free = number("free_hugepages").saturating_sub(number("resv_hugepages"));
+    let number = |file: &str| read(file).unwrap_or(0);
+    let (total, free) = (read("nr_hugepages"), read("free_hugepages"));
+    // What is promised to a mapping is still counted as free.
+    let unpromised = free.unwrap_or(0).saturating_sub(number("resv_hugepages"));
     let growth = number("nr_overcommit_hugepages").saturating_sub(number("surplus_hugepages"));
     Some(Pool {
         page: kib.checked_mul(1024)?,
-        total: number("nr_hugepages"),
-        available: free.saturating_add(growth),
+        total: total.unwrap_or(0),
+        available: unpromised.saturating_add(growth),
+        known: total.is_some() && free.is_some(),
         folder: folder.to_path_buf(),
     })
 }

@@ -208,13 +208,18 @@ fn data(
     Ok(calls)
 }
 
+/// Whether this kernel's PAGEMAP_SCAN finds what was written, and nothing else.
+///
+/// # Errors
+///
+/// The kernel's; ENOTTY before Linux 6.7.
+pub fn kernel_scans() -> io::Result<bool> {
+    Scratch::anon()?.is_found_by(&Pagemap::scanning()?)
+}
+
 /// The best that this kernel has.
 pub(super) fn pagemap() -> io::Result<Pagemap> {
-    let scanning = Pagemap::scanning()?;
-    match Scratch::anon().and_then(|scratch| scratch.is_found_by(&scanning)) {
-        Ok(true) => Ok(scanning),
-        _ => Pagemap::reading(),
-    }
+    if kernel_scans().unwrap_or(false) { Pagemap::scanning() } else { Pagemap::reading() }
 }
 
 #[cfg(test)]

@@ -97,6 +97,27 @@ pub fn sizes(host: &Host) -> Vec<u64> {
     sizes
 }
 
+/// The file that decides for all sizes which don't decide for themselves, and the word that it has selected:
+/// `None` where the file is something else, or there is none at all.
+pub fn general(host: &Host, kind: Kind) -> Option<(PathBuf, Option<String>)> {
+    let file = host.sysfs(FOLDER).join(kind.file());
+    file.is_file().then(|| (file.clone(), selected(&file)))
+}
+
+/// Every size that has a file of its own, smallest first, with that file and its word, or the general one where it
+/// inherits.
+pub fn words(host: &Host, kind: Kind) -> Vec<(u64, PathBuf, String)> {
+    let own = |size: u64| host.sysfs(FOLDER).join(format!("hugepages-{}kB", size / 1024)).join(kind.file());
+    let inherited = || general(host, kind).and_then(|(_, word)| word).unwrap_or_else(|| "never".into());
+    sizes(host)
+        .into_iter()
+        .filter_map(|size| {
+            let (file, word) = (own(size), selected(&own(size))?);
+            Some((size, file, if word == "inherit" { inherited() } else { word }))
+        })
+        .collect()
+}
+
 /// The size of what one entry of the last-but-one table level maps: the classic huge page.
 fn pmd_size(host: &Host) -> Option<u64> {
     fs::read_to_string(host.sysfs(FOLDER).join("hpage_pmd_size")).ok()?.trim().parse().ok()

@@ -26,19 +26,6 @@ impl Files {
         fs::read_to_string(self.place(path)).ok().map(|text| text.trim_end().to_owned())
     }
 
-    /// The number that a file holds.
-    pub(super) fn number(&self, path: &str) -> Option<u64> {
-        self.read(path)?.parse().ok()
-    }
-
-    /// The names in a folder, in order; none where it can't be read.
-    pub(super) fn names(&self, path: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.place(path)).into_iter().flatten().flatten();
-        let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.sort();
-        names
-    }
-
     fn place(&self, path: &str) -> PathBuf {
         self.root.join(Path::new(path).strip_prefix("/").unwrap_or(Path::new(path)))
     }

@@ -14,7 +14,7 @@
 //! | `pages` | huge pages: hugetlb pools, transparent huge pages |
 //! | `reclaim` | system calls that give memory back and tell what is in it |
 //! | `limits` | resource limits |
-//! | `probe_sys` | the system calls that nothing wraps |
+//! | `probe_sys` | what no crate wraps |
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -86,7 +86,7 @@ fn examine() -> Report {
     let files = Files::live();
     let mut probes = host::probes(&files);
     probes.extend(kvm::probes());
-    probes.extend(pages::probes(&files));
+    probes.extend(pages::probes(&crate::memory::Host::live()));
     probes.extend(reclaim::probes());
     probes.extend(limits::probes());
     Report::new(probes)

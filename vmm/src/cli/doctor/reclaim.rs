@@ -3,16 +3,18 @@
 use std::io;
 
 use super::Probe;
-use super::probe_sys::{self, Userfaultfd};
+use super::probe_sys;
+use crate::memory::young::faults::{self, Offered};
+use crate::memory::{discard, presence};
 
 const SECTION: &str = "reclaim";
 
 /// Tries each of them.
 pub(super) fn probes() -> Vec<Probe> {
     vec![
-        madvise(probe_sys::process_madvise_discards()),
-        scan(probe_sys::pagemap_scan_sees_pages()),
-        userfaultfd(probe_sys::userfaultfd()),
+        madvise(discard::kernel_is_vectored()),
+        scan(presence::kernel_scans()),
+        userfaultfd(faults::offered()),
         flags(probe_sys::page_flags()),
     ]
 }
@@ -40,11 +42,11 @@ fn scan(outcome: io::Result<bool>) -> Probe {
     }
 }
 
-fn userfaultfd(outcome: io::Result<Userfaultfd>) -> Probe {
+fn userfaultfd(outcome: io::Result<Offered>) -> Probe {
     const NAME: &str = "userfaultfd";
     match outcome {
-        Ok(Userfaultfd { write_protect: true, .. }) => Probe::ok(SECTION, NAME, "with write protection"),
-        Ok(Userfaultfd { write_protect: false, .. }) => {
+        Ok(Offered { write_protect: true }) => Probe::ok(SECTION, NAME, "with write protection"),
+        Ok(Offered { write_protect: false }) => {
             Probe::ok(SECTION, NAME, "without write protection").warn("Linux has it on arm64 since 6.10")
         }
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Probe::ok(SECTION, NAME, refusal(&error))

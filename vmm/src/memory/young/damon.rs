@@ -38,6 +38,12 @@ pub enum Error {
         /// What it says.
         monitors: String,
     },
+    /// Somebody else has it for himself: DAMON_STAT, most of the time.
+    #[error(
+        "DAMON is in use by the kernel itself: is it DAMON_STAT? \
+         Write N to /sys/module/damon_stat/parameters/enabled"
+    )]
+    Busy,
     /// It can't watch a process.
     #[error("this kernel's DAMON can't watch a process (CONFIG_DAMON_VADDR): it has {}", found.trim())]
     Operations {
@@ -112,7 +118,11 @@ impl Damon {
         ] {
             write(&pattern.join(file), value)?;
         }
-        write(&monitor.join("state"), "on")
+        match fs::write(monitor.join("state"), "on") {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(Error::Busy),
+            Err(source) => Err(Error::NotThere { path: monitor.join("state"), source }),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// The host addresses that were used at the last look.

@@ -64,6 +64,7 @@ const PAGEFAULT: u8 = 0x12;
 pub(super) struct Userfaultfd {
     fd: OwnedFd,
     page: u64,
+    features: u64,
 }
 
 impl Userfaultfd {
@@ -77,7 +78,12 @@ impl Userfaultfd {
         let mut argument = Api { api: MAGIC, ..Api::default() };
         // SAFETY: the operation's number is made from the type of its argument, and it touches nothing else.
         unsafe { ioctl(&fd, Updater::<API, _>::new(&mut argument)) }?;
-        Ok(Self { fd, page: rustix::param::page_size() as u64 })
+        Ok(Self { fd, page: rustix::param::page_size() as u64, features: argument.features })
+    }
+
+    /// Whether it could tell of writes to what is write-protected, too (UFFD_FEATURE_PAGEFAULT_FLAG_WP).
+    pub(super) fn write_protects(&self) -> bool {
+        self.features & 1 != 0
     }
 
     /// The descriptor: readable when there are faults.

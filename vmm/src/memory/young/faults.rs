@@ -35,6 +35,22 @@ pub enum Error {
     Thread(#[source] io::Error),
 }
 
+/// What userfaultfd offers to this process, for the faults of the kernel too (KVM's among them).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// Faults on write-protected pages.
+    pub write_protect: bool,
+}
+
+/// What userfaultfd offers here.
+///
+/// # Errors
+///
+/// The kernel's; EPERM where only root may.
+pub fn offered() -> io::Result<Offered> {
+    Ok(Offered { write_protect: Userfaultfd::new()?.write_protects() })
+}
+
 /// The first uses of one guest's memory.
 #[derive(Debug)]
 pub struct Faults {
