@@ -12,7 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::environment;
 use crate::terminal::Terminal;
@@ -224,6 +225,19 @@ impl Guest {
             }
         }
         (status, all(&streams))
+    }
+
+    /// Waits for its end, and returns as soon as it has come: for who measures it.
+    ///
+    /// # Panics
+    /// Where [`LIMIT`] is over.
+    #[track_caller]
+    pub fn wait_until_gone(&mut self) {
+        let process = pidfd_open(self.pid(), PidfdFlags::empty()).expect("the process is there");
+        let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
+        let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit));
+        assert_eq!(ended, Ok(1), "it did not end; it printed:\n{}", self.log.text());
+        self.child.wait().expect("a child can be waited for");
     }
 
     /// Waits for its end and returns what it printed.

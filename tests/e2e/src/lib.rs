@@ -16,6 +16,7 @@
 //! | [`footprint`] | what a guest's memory costs the host, and what is in it |
 //! | [`terminal`] | a pseudo-terminal to run `quire` in |
 //! | [`hugepages`] | pools of huge pages, put back as they were |
+//! | [`measure`] | what measurements read of the host, and how they judge it |
 //!
 //! On another architecture the scenarios compile to nothing, so that the workspace builds anywhere.
 
@@ -25,6 +26,7 @@ pub mod environment;
 pub mod footprint;
 pub mod guest;
 pub mod hugepages;
+pub mod measure;
 pub mod shell;
 pub mod terminal;
 pub mod userland;

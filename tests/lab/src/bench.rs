@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Kind;
 use crate::leash::leash;
 use crate::monitor;
+use crate::peer;
 use crate::run;
 use crate::setup::Setup;
 use crate::toolchain::Toolchain;
@@ -17,6 +18,9 @@ use crate::workspace::{Workspace, cargo};
 const AT_EL2: &str = "monitor";
 /// The package whose benchmarks need an arm64 KVM host.
 const WITH_GUESTS: &str = "e2e";
+
+/// The benchmark that runs another VMM beside Quire.
+const COMPARED: &str = "release";
 
 /// Runs one measurement, or all; the exit code.
 ///
@@ -59,12 +63,19 @@ fn in_host(setup: &Setup, workspace: &Workspace, name: &str) -> Result<i32> {
     crate::kernel::Kernel::set_up(setup, Kind::New)?;
     let host = HostArgs {
         kernel: Kind::New,
-        memory: "4G".into(),
+        // Room for a guest of 3 GiB; what is not touched costs this machine nothing.
+        memory: "6G".into(),
         cpus: 1,
         deterministic: true,
         append: String::new(),
     };
-    let words = ["sh".into(), "-c".into(), "QUIRE_BIN=$1 exec $0".into(), path(&bench.path), path(&quire)];
+    let mut variables = vec![format!("QUIRE_BIN={}", path(&quire))];
+    if name == COMPARED {
+        variables.push(format!("QUIRE_PEER_DIR={}", path(&peer::set_up(setup)?)));
+        variables.push(format!("QUIRE_REPORT_DIR={}", path(&workspace.target.join("lab"))));
+    }
+    let words = ["env".to_owned()].into_iter().chain(variables).chain([path(&bench.path)]);
+    let words: Vec<_> = words.collect();
     run::in_host(setup, workspace, &toolchain, &host, &words, std::slice::from_ref(&workspace.target))
 }
 

@@ -61,7 +61,8 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
-    /// Measure: start-up in a host that counts instructions, stage2 on the walker, and cargo's benchmarks.
+    /// Measure: start-up and the release of memory in a host that counts instructions, stage2 on the walker, and
+    /// cargo's benchmarks.
     Bench {
         /// One measurement; without it, all.
         name: Option<String>,

@@ -9,6 +9,7 @@ use crate::error::{Result, at};
 use crate::host::Parts;
 use crate::kernel::{Kernel, Kind};
 use crate::mirror::Mirror;
+use crate::peer;
 use crate::progress::Step;
 use crate::qemu::Qemu;
 use crate::toolchain::Toolchain;
@@ -20,7 +21,8 @@ pub(crate) const WITHOUT_APT: &str = "install QEMU 9 or newer (qemu-system-aarch
     packages: copy the folder `arm64` of the lab's cache from a machine that has apt-get, or run there";
 
 /// The components that `setup --refresh` forgets.
-const COMPONENTS: [&str; 7] = ["qemu", "rust", "gcc", "arm64/busybox", "arm64/new", "arm64/lts", "arm64/16k"];
+const COMPONENTS: [&str; 8] =
+    ["qemu", "rust", "gcc", "arm64/busybox", "arm64/new", "arm64/lts", "arm64/16k", peer::COMPONENT];
 
 /// The set-up under way.
 pub(crate) struct Setup {

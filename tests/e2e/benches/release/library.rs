@@ -1,0 +1,127 @@
+//! What can be measured on the library alone: releases that have nothing to do, and what the ledger takes.
+
+use std::ops::Range;
+
+use e2e::measure::trace::{Counter, by_call};
+use quire::config::MemoryConfig;
+use quire::memory::release::{Contract, Options, Release};
+use quire::memory::{GuestRam, Ledger};
+use vm_memory::{Bytes, GuestAddress};
+
+const BASE: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+const BLOCK: u64 = 2 * MIB;
+const PAGE: u64 = 4096;
+
+/// A guest's memory that no guest uses.
+struct Idle {
+    ram: GuestRam,
+    ledger: Ledger,
+    release: Release,
+}
+
+impl Idle {
+    fn new(size: u64) -> Self {
+        let config = MemoryConfig { size, ..MemoryConfig::default() };
+        let ram = GuestRam::allocate(&config, GuestAddress(BASE)).expect("the host has the memory");
+        let ledger = Ledger::new(&ram).expect("a ledger can be kept");
+        let release = Release::new(&ram, ledger.clone(), Options::default());
+        Self { ram, ledger, release }
+    }
+
+    fn touch(&self, range: Range<u64>) {
+        for at in range.step_by(PAGE as usize) {
+            self.ram.memory().write_obj(at, GuestAddress(at)).expect("this is RAM");
+        }
+    }
+
+    /// Inflates as a guest does that must tell, and waits for nothing.
+    fn inflate(&self, ranges: &[Range<u64>]) {
+        self.release.inflate(ranges, Contract::MustTell).expect("the ledger takes it");
+        self.release.work().and_then(|()| self.release.settle()).expect("the host takes memory back");
+    }
+
+    fn ledger_bytes(&self) -> u64 {
+        self.ledger.open().frame_bytes()
+    }
+}
+
+/// System calls that this thread makes in `work`, without those that measuring takes.
+fn calls_of(work: impl FnOnce()) -> u64 {
+    let counted = |work: &mut dyn FnMut()| -> u64 {
+        let counter = Counter::system_calls().expect("the kernel counts system calls");
+        work();
+        let this = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        by_call(&counter.read().expect("the histogram can be read"), &[this.into()]).values().sum()
+    };
+    // Reading the histogram is a call of its own, and there may be more of them the longer it is.
+    let nothing = counted(&mut || {});
+    let mut work = Some(work);
+    counted(&mut || {
+        if let Some(work) = work.take() {
+            work();
+        }
+    })
+    .saturating_sub(nothing)
+}
+
+/// What releases cost that have nothing to do.
+pub(crate) struct Idleness {
+    /// System calls to release 512 MiB once more.
+    pub(crate) again: u64,
+    /// Batches of a report of untouched memory, the discards for them, and the scans.
+    pub(crate) batches: u64,
+    pub(crate) discards: u64,
+    pub(crate) scans: u64,
+}
+
+/// Releases what is released, and what was never touched.
+pub(crate) fn idleness() -> Idleness {
+    let size = 512 * MIB;
+    let all = [BASE..BASE + size];
+    let idle = Idle::new(size);
+    idle.touch(BASE..BASE + size);
+    idle.inflate(&all);
+    assert!(idle.release.counters().discarded >= size, "{:?}", idle.release.counters());
+    let again = calls_of(|| idle.inflate(&all));
+    let untouched = Idle::new(size);
+    let before = untouched.release.counters();
+    // As Linux reports: up to 32 pages of 2 MiB each in a batch.
+    for batch in 0..size / (32 * BLOCK) {
+        let at = BASE + batch * 32 * BLOCK;
+        let pages: Vec<_> = (0..32).map(|page| at + page * BLOCK..at + (page + 1) * BLOCK).collect();
+        untouched.release.report(&pages).expect("the host can say what is there");
+    }
+    let after = untouched.release.counters();
+    Idleness {
+        again,
+        batches: after.batches - before.batches,
+        discards: after.discard_calls - before.discard_calls,
+        scans: after.scan_calls - before.scan_calls,
+    }
+}
+
+/// What the ledger of a guest takes, in bytes.
+pub(crate) struct LedgerSizes {
+    /// Nobody has looked at it.
+    pub(crate) start: u64,
+    /// Every other block of 2 MiB is in the balloon.
+    pub(crate) blocks: u64,
+    /// Every other page of 4 KiB is in the balloon, one at a time, and given back.
+    pub(crate) pages: u64,
+}
+
+/// The ledger of a guest of `size` bytes in which every other block has been touched, after storms.
+pub(crate) fn ledger(size: u64) -> LedgerSizes {
+    let idle = Idle::new(size);
+    let start = idle.ledger_bytes();
+    let every_other = |unit: u64| -> Vec<Range<u64>> {
+        (BASE..BASE + size).step_by(2 * unit as usize).map(|at| at..at + unit).collect()
+    };
+    idle.inflate(&every_other(BLOCK));
+    let blocks = idle.ledger_bytes();
+    idle.release.deflate(&every_other(BLOCK)).expect("the ledger takes it");
+    idle.inflate(&every_other(PAGE));
+    let pages = idle.ledger_bytes();
+    LedgerSizes { start, blocks, pages }
+}
