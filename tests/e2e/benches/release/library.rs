@@ -6,6 +6,7 @@ use e2e::measure::trace::{Counter, by_call};
 use quire::config::MemoryConfig;
 use quire::memory::release::{Contract, Options, Release};
 use quire::memory::{GuestRam, Ledger};
+use quire::report::Map;
 use vm_memory::{Bytes, GuestAddress};
 
 const BASE: u64 = 1 << 30;
@@ -99,6 +100,34 @@ pub(crate) fn idleness() -> Idleness {
         discards: after.discard_calls - before.discard_calls,
         scans: after.scan_calls - before.scan_calls,
     }
+}
+
+/// What the host maps in folios of a block or more, and in all, after a storm of inflates and deflates of whole blocks.
+pub(crate) fn after_a_storm_of_blocks() -> (u64, u64) {
+    let size = 1024 * MIB;
+    let idle = Idle::new(size);
+    idle.touch(BASE..BASE + size);
+    // A linear congruential generator: the same storm every time.
+    let mut seed = 1u64;
+    let mut held = vec![false; (size / BLOCK) as usize];
+    for _ in 0..20 {
+        let mut moved = [Vec::new(), Vec::new()];
+        for (index, held) in held.iter_mut().enumerate() {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            if seed >> 62 == 0 {
+                let at = BASE + index as u64 * BLOCK;
+                moved[usize::from(*held)].push(at..at + BLOCK);
+                *held = !*held;
+            }
+        }
+        let [inflated, deflated] = moved;
+        idle.inflate(&inflated);
+        idle.release.deflate(&deflated).expect("the ledger takes it");
+        deflated.into_iter().for_each(|block| idle.touch(block));
+    }
+    let map = Map::draw_up(&mut idle.ledger.open()).expect("the map can be drawn");
+    let host = map.host.unwrap_or_else(|| panic!("the host's view is not known: {:?}", map.host_unknown));
+    (host.sizes.range(BLOCK..).map(|(_, bytes)| bytes).sum(), host.mapped)
 }
 
 /// What the ledger of a guest takes, in bytes.
