@@ -4,9 +4,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::tests::{BASE, BLOCK, SIZE, guest, write};
+use vm_memory::GuestAddress;
+
+use super::tests::{BASE, BLOCK, SIZE, write};
 use super::*;
-use crate::config::Backing;
+use crate::config::{Backing, BlockSize, MemoryConfig};
 use crate::memory::dirty::DirtyLog;
 use crate::memory::young::{self, Source};
 
@@ -55,7 +57,11 @@ impl Source for Watches {
 
 /// Anonymous memory with pages of the host in `written`, each in the ledger.
 fn pages(written: &std::ops::Range<u64>) -> (GuestRam, Ledger) {
-    let (ram, ledger) = guest(Backing::Anon);
+    // No huge pages: what was written is there, and nothing beside it.
+    let block = BlockSize::Size4K;
+    let config = MemoryConfig { size: SIZE, backing: Backing::Anon, block, ..MemoryConfig::default() };
+    let ram = GuestRam::allocate(&config, GuestAddress(BASE)).unwrap();
+    let ledger = Ledger::new(&ram).unwrap();
     write(&ram, written);
     ledger.open().refresh(std::slice::from_ref(written)).unwrap();
     (ram, ledger)

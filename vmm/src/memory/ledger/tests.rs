@@ -13,7 +13,7 @@ pub(super) const BASE: u64 = 1 << 30;
 pub(super) const SIZE: u64 = 128 << 20;
 pub(super) const BLOCK: u64 = 2 << 20;
 
-pub(super) fn guest(backing: Backing) -> (GuestRam, Ledger) {
+fn guest(backing: Backing) -> (GuestRam, Ledger) {
     let config = MemoryConfig { size: SIZE, backing, ..MemoryConfig::default() };
     let ram = GuestRam::allocate(&config, GuestAddress(BASE)).unwrap();
     let ledger = Ledger::new(&ram).unwrap();
