@@ -264,7 +264,9 @@ impl Release {
         self.free(ranges, Reason::Report)
     }
 
-    /// The driver hints that `ranges` are free, and does not use them before it is told that the hinting is over.
+    /// The driver hints that `ranges` are free. They have been discarded when this returns. A driver that takes a page back
+    /// before its hint comes back to it (virtio 1.3, 5.5.6.6, allows that) may lose what it writes in between: nothing here
+    /// can tell.
     ///
     /// # Errors
     /// [`Error`].
