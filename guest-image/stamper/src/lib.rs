@@ -22,6 +22,7 @@
 //! | `crash=unmapped` | loads a word from the page below memory, where no device is |
 //! | `crash=nisv` | loads a pair of registers there, which a hypervisor can't decode from the syndrome |
 //! | `crash=fetch` | jumps there |
+//! | `storm` | storms the balloon and checks all of its memory meanwhile: see [`storm`]; all of it has stamps of its own afterwards |
 //! | `spin` | keeps every vCPU busy for ever |
 //! | `idle` | lets every vCPU wait for an interrupt that never comes |
 //! | `poweroff` | leaves out what follows |
@@ -30,6 +31,10 @@
 //! |---|---|
 //! | `full` | every 8 bytes of a page are written and checked, instead of its first and last cache line and one word of each line between |
 //! | `from=G` | the first generation is G, not 1 |
+//! | `seed=N` | what all choices of a storm follow from; 1 |
+//! | `steps=N`, `seconds=N` | where a storm ends, whichever comes first; after 1000 steps |
+//! | `every=N` | steps between two lines of its progress; 32 |
+//! | `unit=BYTES` | what the balloon clears at once when it is put in whole, without MUST_TELL_HOST; it owes nothing |
 //!
 //! # Lines on the console
 //!
@@ -47,6 +52,12 @@
 //! reset count=1 of=3                          before the reset
 //! crash kind=unmapped address=0x3ffff000      before the crash
 //! survived kind=unmapped value=0x0            after it, where the access came back
+//! storm seed=1 steps=1000 pages=31987 offered=0x3f    the features that the balloon offers
+//! bind step=0 features=0x3e poison=0x0                 those that were taken, and what free pages hold
+//! storm step=32 held=5120 inflated=... us=12345        pages, but for step, binds, answers and us
+//! bad step=17 act=ACT shape=SHAPE address=0x40400000 kind=KIND ...
+//! storm done steps=1000 bad=0 inflated=... us=12345
+//! FAIL storm seed=1 step=17 act=ACT shape=SHAPE bad=1
 //! spin | idle
 //! done ok                                     the last line, then power-off
 //! FAIL REASON                                 the last line, then power-off
@@ -61,6 +72,7 @@
 //! |---|---|
 //! | [`words`] | the command line |
 //! | [`stamp`] | what a page holds, and what is wrong with it |
+//! | [`storm`] | what a storm does, and what each page may hold |
 //! | `bare` (arm64) | stage-1 tables, vCPUs, traps, and the run itself |
 //!
 //! Entry, device tree, console and PSCI are those of the crate `board`.

@@ -3,6 +3,7 @@
 //! | variable | what |
 //! |---|---|
 //! | `QUIRE_BIN` | the `quire` program; `quire` on PATH where unset |
+//! | `QUIRE_FAULTS_BIN` | `quire` built with the feature `faults` |
 //! | `QUIRE_HOST_KERNEL` | which of the kernels below the host itself runs; `new` where unset |
 //! | `QUIRE_GUEST_DIR` | a folder with `new/`, `lts/` and `16k/` (each `vmlinuz`, `modules/`, `modules/order`) and `busybox/busybox`, as `cargo lab setup` lays it out |
 
@@ -14,6 +15,18 @@ use std::path::{Path, PathBuf};
 /// The `quire` program.
 pub fn quire() -> PathBuf {
     env::var_os("QUIRE_BIN").map_or_else(|| PathBuf::from("quire"), PathBuf::from)
+}
+
+/// A `quire` that can be told to harm its guests.
+///
+/// # Panics
+/// Where `QUIRE_FAULTS_BIN` is not set: a scenario that has nothing to catch can't pass.
+pub fn quire_with_faults() -> PathBuf {
+    let path = env::var_os("QUIRE_FAULTS_BIN").expect(
+        "QUIRE_FAULTS_BIN names no quire with faults: run `cargo lab test fault`, or build one with \
+         `cargo build --release -p quire --features faults` and point it there",
+    );
+    path.into()
 }
 
 /// The folder of kernels, modules and busybox.

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at};
 use crate::leash::leash;
 use crate::tool;
 use crate::toolchain::{TARGET, Toolchain};
@@ -111,6 +111,16 @@ impl Workspace {
         folder.map(|folder| folder.join("monitor.image")).ok_or_else(|| {
             Error::Usage("cargo does not say where quire's build script has put the monitor".into())
         })
+    }
+
+    /// Builds `quire` by `command`, with what its tests put wrong in it. Cargo puts both programs in one place, so this one
+    /// is moved away: to be asked for before the other.
+    pub(crate) fn quire_with_faults(&self, mut command: Command) -> Result<PathBuf> {
+        command.args(["--release", "--package", "quire", "--bin", "quire", "--features", "faults"]);
+        let built = self.program(&mut command, "quire")?;
+        let kept = self.target.join("quire-with-faults");
+        std::fs::copy(&built, &kept).map_err(at(&kept))?;
+        Ok(kept)
     }
 
     /// Builds the first program of the emulated host: small and soon, not fast.

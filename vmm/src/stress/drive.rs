@@ -137,8 +137,7 @@ pub fn drive(options: &Options, index: u32, status: &Status, stop: &AtomicBool) 
     drive.canaries = None;
     drop(lines);
     match machine.join() {
-        Ok(Ok(Some(Outcome::PowerOff | Outcome::Asked) | None)) => {}
-        Ok(Ok(Some(Outcome::Signal(_) | Outcome::Quit))) => drive.report.interrupted = true,
+        Ok(Ok(outcome)) => drive.end(outcome),
         Ok(Err(error)) => drive.fail(error),
         Err(_) => drive.fail("the VM's thread panicked".to_owned()),
     }
@@ -179,7 +178,16 @@ impl Drive<'_> {
                 }
             }
         }
-        if self.stop.load(Ordering::Relaxed) {
+    }
+
+    /// The guest has ended, by itself or not.
+    fn end(&mut self, outcome: Option<Outcome>) {
+        if matches!(outcome, Some(Outcome::Signal(_) | Outcome::Quit)) {
+            // Each machine takes signals: whichever does, all of them are meant.
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        let asked = self.stop.load(Ordering::Relaxed);
+        if !self.is_done && asked {
             self.report.interrupted = true;
         } else if !self.is_done && self.report.failures.is_empty() {
             self.fail("the guest ended before its storm did".to_owned());
@@ -226,7 +234,6 @@ impl Drive<'_> {
             }
         }
         if ended {
-            self.fail("the guest ended before its storm did".to_owned());
             return;
         }
         if self.report.actions == 0 && !self.stop.load(Ordering::Relaxed) {
@@ -249,7 +256,7 @@ impl Drive<'_> {
             ended = self.watch(lines, PACE);
         }
         self.act(Action::Check);
-        self.report.interrupted = self.stop.load(Ordering::Relaxed);
+        self.is_done = !ended && !self.stop.load(Ordering::Relaxed);
         let _ = self.control.stop();
     }
 

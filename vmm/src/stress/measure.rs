@@ -13,21 +13,26 @@ pub struct Measured {
     pub private: u64,
     /// The inode that backs it, where it is shared: its blocks count.
     pub inode: Option<u64>,
+    /// A part of it shows a file privately: what is resident says nothing about what there is.
+    pub is_copy: bool,
 }
 
-/// Bytes that the host holds for these regions, each a range of this process's addresses.
+/// Bytes that the host holds for these regions, each a range of this process's addresses; `None` where a region is a
+/// private view of a file, of which nobody can tell.
 ///
 /// # Errors
 /// /proc can't be read, or the file that backs a region is not open here.
-pub fn held(regions: &[Range<u64>]) -> io::Result<u64> {
+pub fn held(regions: &[Range<u64>]) -> io::Result<Option<u64>> {
     let smaps = fs::read_to_string("/proc/self/smaps")?;
-    regions.iter().try_fold(0, |sum: u64, region| {
-        let measured = measure(&smaps, region);
-        Ok(sum.saturating_add(match measured.inode {
-            Some(inode) => blocks(inode)?,
-            None => measured.private,
-        }))
-    })
+    let mut sum = 0u64;
+    for region in regions {
+        sum = sum.saturating_add(match measure(&smaps, region) {
+            Measured { is_copy: true, .. } => return Ok(None),
+            Measured { inode: Some(inode), .. } => blocks(inode)?,
+            Measured { private, .. } => private,
+        });
+    }
+    Ok(Some(sum))
 }
 
 /// Bytes of the blocks of an open file.
@@ -47,11 +52,12 @@ fn measure(smaps: &str, region: &Range<u64>) -> Measured {
     let mut measured = Measured::default();
     let mut is_inside = false;
     for line in smaps.lines() {
-        if let Some((range, inode)) = header(line) {
+        if let Some((range, is_shared, inode)) = header(line) {
             is_inside = region.start <= range.start && range.end <= region.end;
-            if is_inside && inode != 0 {
+            if is_inside && is_shared {
                 measured.inode = Some(inode);
             }
+            measured.is_copy |= is_inside && !is_shared && inode != 0;
         } else if is_inside && let Some(bytes) = kibibytes(line, "Rss:").or(kibibytes(line, "Swap:")) {
             measured.private += bytes;
         }
@@ -59,13 +65,14 @@ fn measure(smaps: &str, region: &Range<u64>) -> Measured {
     measured
 }
 
-/// Range and inode of a mapping's first line.
-fn header(line: &str) -> Option<(Range<u64>, u64)> {
+/// A mapping's first line: its range, whether it is shared, its inode.
+fn header(line: &str) -> Option<(Range<u64>, bool, u64)> {
     let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
     let number = |text| u64::from_str_radix(text, 16).ok();
-    let inode = words.nth(3)?.parse().ok()?;
-    Some((number(start)?..number(end)?, inode))
+    let is_shared = words.next()?.ends_with('s');
+    let inode = words.nth(2)?.parse().ok()?;
+    Some((number(start)?..number(end)?, is_shared, inode))
 }
 
 fn kibibytes(line: &str, name: &str) -> Option<u64> {
@@ -98,12 +105,18 @@ Rss:                   8 kB
     #[test]
     fn private_memory_is_added_up_and_what_is_outside_left_out() {
         let measured = measure(SMAPS, &(0x4000_0000..0x4030_0000));
-        assert_eq!(measured, Measured { private: 132 << 10, inode: None });
+        assert_eq!(measured, Measured { private: 132 << 10, inode: None, is_copy: false });
     }
 
     #[test]
     fn shared_memory_is_known_by_its_file() {
         assert_eq!(measure(SMAPS, &(0x5000_0000..0x5020_0000)).inode, Some(77));
+    }
+
+    #[test]
+    fn a_private_view_of_a_file_is_not_measured() {
+        let smaps = SMAPS.replace("rw-s", "rw-p");
+        assert!(measure(&smaps, &(0x5000_0000..0x5020_0000)).is_copy);
     }
 
     #[test]
@@ -118,11 +131,11 @@ Rss:                   8 kB
                 .map(|region| region.host() as u64..region.host() as u64 + region.size())
                 .collect();
             let page = rustix::param::page_size() as u64;
-            assert_eq!(held(&regions).unwrap(), 0, "{:?}", config.backing);
+            assert_eq!(held(&regions).unwrap(), Some(0), "{:?}", config.backing);
             for at in 0..PAGES {
                 ram.memory().write_obj(1u8, GuestAddress(0x4000_0000 + at * page)).unwrap();
             }
-            assert_eq!(held(&regions).unwrap(), PAGES * page, "{:?}", config.backing);
+            assert_eq!(held(&regions).unwrap(), Some(PAGES * page), "{:?}", config.backing);
         }
     }
 }

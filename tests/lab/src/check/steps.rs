@@ -1,6 +1,6 @@
 //! The steps.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub(crate) struct Check<'a> {
     pub(super) workspace: Workspace,
     filter: Option<String>,
     kernel: Option<Kind>,
+    /// `quire` with what its tests put wrong in it, where a scenario wants it.
+    faults: Option<PathBuf>,
     pub(super) tally: Tally,
 }
 
@@ -45,7 +47,7 @@ impl<'a> Check<'a> {
     /// # Errors
     /// Where the workspace can't be found.
     pub(crate) fn new(setup: &'a Setup, filter: Option<String>, kernel: Option<Kind>) -> Result<Check<'a>> {
-        Ok(Check { setup, workspace: Workspace::find()?, filter, kernel, tally: Tally::new() })
+        Ok(Check { setup, workspace: Workspace::find()?, filter, kernel, faults: None, tally: Tally::new() })
     }
 
     /// Runs the steps; the exit code.
@@ -192,6 +194,10 @@ impl<'a> Check<'a> {
             return;
         }
         self.tally.step("arm64", "building quire and the tests for arm64");
+        let build = self.workspace.cargo_arm64(&toolchain, "build");
+        if let Err(error) = self.build_faults(build) {
+            return self.tally.fail("arm64: build", &error.to_string());
+        }
         let quire = self.workspace.quire(&toolchain);
         let mut command = self.workspace.cargo_arm64(&toolchain, "test");
         command.args(["--quiet", "--no-run"]);
@@ -213,6 +219,15 @@ impl<'a> Check<'a> {
         for kind in Kind::ALL {
             self.on_host(kind, &toolchain, &quire, &programs);
         }
+    }
+
+    /// Builds the `quire` that harms its guests, where scenarios are run that want it: all, or those that a filter names.
+    fn build_faults(&mut self, build: Command) -> Result<()> {
+        let wanted = self.test_filter().is_none_or(|filter| filter.contains("fault"));
+        if wanted && self.selected("e2e") {
+            self.faults = Some(self.workspace.quire_with_faults(build)?);
+        }
+        Ok(())
     }
 
     fn clippy_arm64(&self, toolchain: &Toolchain) -> Command {
@@ -242,6 +257,11 @@ impl<'a> Check<'a> {
         build.current_dir(&self.workspace.root).args(["build", "--release", "--package", "quire"]);
         let mut tests = cargo();
         tests.current_dir(&self.workspace.root).args(["test", "--quiet", "--package", "e2e", "--no-run"]);
+        let mut faults = cargo();
+        faults.current_dir(&self.workspace.root).arg("build");
+        if let Err(error) = self.build_faults(faults) {
+            return self.tally.fail("e2e: build", &error.to_string());
+        }
         let built = self.guests_here().and_then(|()| {
             let quire = self.workspace.programs(&mut build)?;
             Ok((quire, self.workspace.programs(&mut tests)?))
@@ -253,6 +273,7 @@ impl<'a> Check<'a> {
         let mut env = run::environment(self.setup);
         let quire = quire.iter().find(|program| program.name == "quire" && program.kind == "bin");
         env.extend(quire.map(|quire| ("QUIRE_BIN".to_owned(), quire.path.display().to_string())));
+        env.extend(self.faults.iter().map(|path| ("QUIRE_FAULTS_BIN".into(), path.display().to_string())));
         for program in programs.iter().filter(|program| program.test) {
             self.program_here(program, &["--test-threads=1"], &env);
         }
@@ -316,6 +337,7 @@ impl<'a> Check<'a> {
         args.extend(self.test_filter());
         let mut env = run::environment(self.setup);
         env.push(("QUIRE_BIN".into(), quire.display().to_string()));
+        env.extend(self.faults.iter().map(|path| ("QUIRE_FAULTS_BIN".into(), path.display().to_string())));
         env.push(("QUIRE_HOST_KERNEL".into(), parts.kernel.kind.name().into()));
         env.push(("CARGO_MANIFEST_DIR".into(), program.folder.display().to_string()));
         let start = Start {
