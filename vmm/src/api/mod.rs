@@ -19,7 +19,8 @@
 //! | `answer` | what goes back: 200, 204 or 400 |
 //! | `vm` | `/`, `/version`, `/vm`, `/vm/config`, `/actions` |
 //! | `balloon` | `/balloon/...` |
-//! | `ours` | `/quire/...` |
+//! | `track` | `/quire/track`, `/quire/collect`, `/quire/age` |
+//! | `ours` | the rest of `/quire/...` |
 
 mod answer;
 mod balloon;
@@ -28,6 +29,7 @@ mod request;
 pub mod route;
 mod server;
 mod socket;
+mod track;
 mod vm;
 
 pub use server::{Error, Server};

@@ -4,7 +4,7 @@ use hyper::Method;
 
 use super::answer::{Answer, Fault};
 use super::request::list;
-use super::{balloon, ours, vm};
+use super::{balloon, ours, track, vm};
 use crate::config::words::nearest;
 use crate::machine::control::Control;
 
@@ -56,6 +56,10 @@ pub static ROUTES: &[Route] = &[
     get("/quire/release", ours::release),
     put("/quire/settle", false, ours::settle),
     get("/quire/check", ours::check),
+    get("/quire/track", track::state),
+    patch("/quire/track", true, track::change),
+    put("/quire/collect", false, track::collect),
+    put("/quire/age", false, track::age),
     put("/quire/stop", false, ours::stop),
 ];
 

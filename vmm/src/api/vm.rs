@@ -157,6 +157,8 @@ fn drive((index, disk): (usize, &DiskConfig)) -> Drive<'_> {
 /// GET /vm/config.
 pub(super) fn config(control: &Control, _: &[u8]) -> Result<Answer, Fault> {
     let config = control.config();
+    // As it is now, once there is a machine.
+    let tracked = control.parts().map_or(config.track, |parts| parts.tracking.state());
     let hugetlb = config.memory.backing == Backing::Hugetlb;
     Answer::document(&Full {
         boot_source: BootSource {
@@ -169,7 +171,7 @@ pub(super) fn config(control: &Control, _: &[u8]) -> Result<Answer, Fault> {
             vcpu_count: config.cpus,
             mem_size_mib: config.memory.size >> 20,
             smt: false,
-            track_dirty_pages: false,
+            track_dirty_pages: tracked.dirty,
             huge_pages: match (hugetlb, config.memory.block) {
                 (true, BlockSize::Size2M) => "2M",
                 (true, BlockSize::Size1G) => "1G",

@@ -10,7 +10,9 @@ use clap::Args;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::failure::Failure;
-use crate::config::{self, BalloonConfig, ConsoleConfig, DiskConfig, El2, MemoryConfig, VmConfig};
+use crate::config::{
+    self, BalloonConfig, ConsoleConfig, DiskConfig, El2, MemoryConfig, TrackConfig, VmConfig,
+};
 
 /// The largest configuration file in bytes; whatever is larger is another file.
 const MAX_CONFIG_SIZE: u64 = 1 << 20;
@@ -81,6 +83,16 @@ pub struct RunArgs {
     ///   must-tell-host=on|off  ask the guest to tell before it uses a page again [default: on]
     #[arg(long, value_name = "KEY=VALUE,...", num_args = 0..=1, default_missing_value = "")]
     balloon: Option<BalloonConfig>,
+    /// Track what the guest does with its memory, from its start [default: off].
+    ///
+    /// What is not tracked is not known, and counts as written and used:
+    ///
+    ///   dirty=on|off  KVM's dirty log, and the writes of devices
+    ///
+    ///   young=off|presence|faults|damon  what sees pages used: their presence in the page tables (memfd and
+    ///   file), first uses by userfaultfd (anon and memfd), or DAMON (for root)
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    track: Option<TrackConfig>,
     /// The other end of the serial port [default: stdio, where Ctrl-A x quits].
     #[arg(long, value_name = "stdio|pty|file:PATH|null")]
     console: Option<ConsoleConfig>,
@@ -89,7 +101,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     api_sock: Option<PathBuf>,
     /// The same as JSON, with the keys kernel, initrd, cmdline, cpus, el2, memory, disks, balloon,
-    /// console and api_sock. What the command line says too, it says last.
+    /// track, console and api_sock. What the command line says too, it says last.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print how long it took from process start to the first guest instruction and the first console
@@ -219,6 +231,7 @@ impl RunArgs {
             memory: self.memory.clone().unwrap_or(base.memory),
             disks: if self.disk.is_empty() { base.disks } else { self.disk.clone() },
             balloon: self.balloon.clone().or(base.balloon),
+            track: self.track.unwrap_or(base.track),
             console: self.console.clone().unwrap_or(base.console),
             api_sock: self.api_sock.clone().or(base.api_sock),
         }
@@ -279,7 +292,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::{Backing, BlockSize};
+    use crate::config::{Backing, BlockSize, Watch};
 
     #[derive(Parser)]
     struct Line {
@@ -324,6 +337,8 @@ mod tests {
             "b.img,ro",
             "--balloon",
             "size=1G,report=on",
+            "--track",
+            "dirty=on,young=faults",
             "--console",
             "null",
             "--api-sock",
@@ -346,6 +361,7 @@ mod tests {
                 DiskConfig { path: "b.img".into(), read_only: true },
             ],
             balloon: Some(BalloonConfig { size: 1 << 30, report: true, ..BalloonConfig::default() }),
+            track: TrackConfig { dirty: true, young: Watch::Faults },
             console: ConsoleConfig::Null,
             api_sock: Some("api.sock".into()),
         };

@@ -11,7 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess};
 use serde_json::Value;
 
-use super::{BalloonConfig, DiskConfig, Error, MemoryConfig, VmConfig, words};
+use super::{BalloonConfig, DiskConfig, Error, MemoryConfig, TrackConfig, VmConfig, words};
 
 /// `Deserialize` through `FromStr`, for values that are single words.
 macro_rules! deserialize_from_str {
@@ -111,6 +111,7 @@ pub(super) fn check_keys(document: &Value) -> Result<(), Error> {
     check_object(document, "the configuration", VmConfig::KEYS)?;
     check_object(&document["memory"], "memory", MemoryConfig::KEYS)?;
     check_object(&document["balloon"], "balloon", BalloonConfig::KEYS)?;
+    check_object(&document["track"], "track", TrackConfig::KEYS)?;
     for (index, disk) in document["disks"].as_array().into_iter().flatten().enumerate() {
         check_object(disk, &format!("disks[{index}]"), DiskConfig::KEYS)?;
     }

@@ -20,6 +20,7 @@
 //! | `el2` | [`El2`], whether the guest starts there |
 //! | `disk`, `console` | [`DiskConfig`], [`ConsoleConfig`] |
 //! | `balloon` | [`BalloonConfig`], and what [`Repopulate`] can be |
+//! | `track` | [`TrackConfig`], what is tracked of memory, and what can [`Watch`] it |
 //! | [`size`] | sizes in bytes, as people write them |
 //! | `words` | comma-separated words, `key=value`, and the nearest valid key |
 //! | `json` | the same from JSON |
@@ -35,6 +36,7 @@ mod error;
 mod json;
 mod memory;
 pub mod size;
+mod track;
 mod validate;
 mod vm;
 pub(crate) mod words;
@@ -48,5 +50,6 @@ pub use el2::El2;
 pub use error::Error;
 pub use memory::MemoryConfig;
 pub use size::Size;
+pub use track::{TrackConfig, Watch};
 pub use validate::{MAX_CMDLINE, MAX_CPUS};
 pub use vm::VmConfig;

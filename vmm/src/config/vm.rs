@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BalloonConfig, ConsoleConfig, DiskConfig, El2, Error, MemoryConfig, json};
+use super::{BalloonConfig, ConsoleConfig, DiskConfig, El2, Error, MemoryConfig, TrackConfig, json};
 
 /// A whole VM, as `--config FILE` reads it and as the command line builds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct VmConfig {
     /// A virtio-balloon device, where there is to be one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balloon: Option<BalloonConfig>,
+    /// What is tracked of the guest's use of its memory, from its start.
+    #[serde(default, skip_serializing_if = "TrackConfig::is_off")]
+    pub track: TrackConfig,
     /// Where the serial port's other end is.
     #[serde(default)]
     pub console: ConsoleConfig,
@@ -58,6 +61,7 @@ impl Default for VmConfig {
             memory: MemoryConfig::default(),
             disks: Vec::new(),
             balloon: None,
+            track: TrackConfig::default(),
             console: ConsoleConfig::default(),
             api_sock: None,
         }
@@ -66,8 +70,10 @@ impl Default for VmConfig {
 
 impl VmConfig {
     /// The keys of the JSON object.
-    pub(super) const KEYS: &'static [&'static str] =
-        &["kernel", "initrd", "cmdline", "cpus", "el2", "memory", "disks", "balloon", "console", "api_sock"];
+    pub(super) const KEYS: &'static [&'static str] = &[
+        "kernel", "initrd", "cmdline", "cpus", "el2", "memory", "disks", "balloon", "track", "console",
+        "api_sock",
+    ];
 
     /// Reads a configuration from JSON, without validating it as a whole.
     ///

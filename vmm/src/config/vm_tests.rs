@@ -1,4 +1,4 @@
-use super::super::{Backing, BlockSize, Repopulate};
+use super::super::{Backing, BlockSize, Repopulate, Watch};
 use super::*;
 
 const FULL: &str = r#"{
@@ -7,6 +7,7 @@ const FULL: &str = r#"{
     "balloon": { "size": "1G", "stats": 5, "report": true, "hint": "on", "deflate-on-oom": true, "block": "2M",
                  "repopulate": "block", "must-tell-host": false },
     "disks": [ { "path": "a,b.img", "ro": true }, "c.img" ],
+    "track": { "dirty": true, "young": "presence" },
     "console": "file:out.log", "api_sock": "api.sock"
 }"#;
 
@@ -37,6 +38,7 @@ fn full() -> VmConfig {
             repopulate: Repopulate::Block,
             must_tell_host: false,
         }),
+        track: TrackConfig { dirty: true, young: Watch::Presence },
         console: ConsoleConfig::File("out.log".into()),
         api_sock: Some("api.sock".into()),
     }
@@ -80,6 +82,7 @@ fn the_listed_keys_are_the_fields() {
     assert_eq!(keys(&written), sorted(VmConfig::KEYS));
     assert_eq!(keys(&written["memory"]), sorted(MemoryConfig::KEYS));
     assert_eq!(keys(&written["balloon"]), sorted(BalloonConfig::KEYS));
+    assert_eq!(keys(&written["track"]), sorted(TrackConfig::KEYS));
     assert_eq!(keys(&written["disks"][0]), sorted(DiskConfig::KEYS));
 }
 

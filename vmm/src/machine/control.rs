@@ -16,6 +16,7 @@ use serde::Serialize;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::gate::Gate;
+use super::tracking::Tracking;
 use crate::config::VmConfig;
 use crate::memory::Ledger;
 use crate::memory::release::Release;
@@ -113,6 +114,8 @@ pub struct Parts {
     pub release: Arc<Release>,
     /// What is known of its memory.
     pub ledger: Ledger,
+    /// What is tracked of what the guest does with its memory.
+    pub tracking: Arc<Tracking>,
     /// Its balloon, where it has one.
     pub balloon: Option<Arc<balloon::Control>>,
 }

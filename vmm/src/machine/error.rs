@@ -27,6 +27,9 @@ pub enum Error {
     /// What is known of guest RAM can't be kept.
     #[error(transparent)]
     Ledger(#[from] memory::ledger::Error),
+    /// What the configuration wants tracked can't be.
+    #[error(transparent)]
+    Tracking(#[from] super::tracking::Error),
     /// Guest RAM may not be complete where it is kept.
     #[error(transparent)]
     Teardown(#[from] memory::teardown::Error),

@@ -80,7 +80,7 @@ fn live(control: &Control, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
     control.equip(machine.parts());
     let worker = Worker::start("devices", subscribers)?;
     let balloon = balloon.map(|balloon| Worker::start("balloon", vec![balloon])).transpose()?;
-    let outcome = loop {
+    let (outcome, on) = loop {
         let mut on = machine.power_on(control)?;
         let running = Running::start(std::mem::take(&mut on.vcpus), &on.shared).map_err(Error::Threads)?;
         machine.started();
@@ -89,23 +89,32 @@ fn live(control: &Control, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
         // for its thread takes no signal.
         machine.serial().stop();
         drop(running);
-        drop(on);
-        match stop {
+        let outcome = match stop {
             Stop::Reset => {
                 tracing::info!("the guest asked for a reset");
+                machine.tracking().reset()?;
+                drop(on);
                 machine.reset();
+                continue;
             }
-            Stop::PowerOff => break Ok(Outcome::PowerOff),
-            Stop::Signal(signal) => break Ok(Outcome::Signal(signal)),
-            Stop::Quit => break Ok(Outcome::Quit),
-            Stop::Asked => break Ok(Outcome::Asked),
-            Stop::Crash(crash) => break Err(crash),
-        }
+            Stop::PowerOff => Ok(Outcome::PowerOff),
+            Stop::Signal(signal) => Ok(Outcome::Signal(signal)),
+            Stop::Quit => Ok(Outcome::Quit),
+            Stop::Asked => Ok(Outcome::Asked),
+            Stop::Crash(crash) => Err(crash),
+        };
+        break (outcome, on);
     };
     // The devices' threads would first carry out what is left in the queues, which nobody waits for any
     // more: they leave after the system call that they are in.
     machine.reset();
     drop((worker, balloon));
+    // Nobody writes any more: what was written is read while KVM still knows it. The VM goes before the memory, so that
+    // giving that back invalidates nothing at stage 2.
+    if let Err(error) = machine.tracking().end() {
+        tracing::warn!(%error, "what was written last counts as dirty, all of it");
+    }
+    drop(on);
     machine.serial().finish(CONSOLE_PATIENCE);
     let (ram, ledger, release) = machine.into_memory();
     Ok(Ended { outcome, ram, ledger, release })

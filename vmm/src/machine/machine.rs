@@ -25,10 +25,12 @@ use super::layout::{self, Window};
 use super::payload::Payload;
 use super::signals::Signals;
 use super::timing::Timeline;
+use super::tracking::{LogError, StartLog, Tracking};
 use super::vcpu::{Shared, Vcpu};
 use super::worker::Subscriber;
 use crate::config::{BalloonConfig, El2, Repopulate, VmConfig};
 use crate::devices::{Console, MmioBus, Rtc, Serial, SerialInput};
+use crate::kvm::dirty_log::KvmDirtyLog;
 use crate::kvm::memslot::MappedVm;
 use crate::kvm::register::Register;
 use crate::memory::release::{Options, Release};
@@ -43,6 +45,7 @@ pub struct Machine {
     ram: GuestRam,
     ledger: Ledger,
     release: Arc<Release>,
+    tracking: Arc<Tracking>,
     balloon: Option<Arc<balloon::Control>>,
     payload: Payload,
     placement: Placement,
@@ -60,7 +63,7 @@ pub struct PoweredOn {
     pub shared: Shared,
     // Holds the in-kernel interrupt controller and the VM until the vCPUs have stopped.
     _gic: Controller,
-    _vm: MappedVm,
+    _vm: Arc<MappedVm>,
 }
 
 /// What the machine's owner serves while it runs.
@@ -97,6 +100,7 @@ impl Machine {
         let ledger = Ledger::new(&ram)?;
         let options = config.balloon.as_ref().map(release_options).unwrap_or_default();
         let release = Arc::new(Release::new(&ram, ledger.clone(), options));
+        let tracking = Arc::new(Tracking::new(config.track, &ram, ledger.clone())?);
         // The last, so that it moves no other device.
         let mut balloon = None;
         if let Some(config) = &config.balloon {
@@ -138,6 +142,7 @@ impl Machine {
             ram,
             ledger,
             release,
+            tracking,
             balloon,
             payload,
             placement,
@@ -154,11 +159,17 @@ impl Machine {
         &self.serial
     }
 
+    /// What is tracked of its memory, for its owner to end.
+    pub fn tracking(&self) -> &Tracking {
+        &self.tracking
+    }
+
     /// What may be asked directly while it runs.
     pub fn parts(&self) -> Parts {
         Parts {
             release: Arc::clone(&self.release),
             ledger: self.ledger.clone(),
+            tracking: Arc::clone(&self.tracking),
             balloon: self.balloon.clone(),
         }
     }
@@ -193,7 +204,7 @@ impl Machine {
         if let Err(error) = vm.enable_cap(&nisv) {
             tracing::debug!(%error, "KVM won't tell where an access failed that it can't decode");
         }
-        let vm = MappedVm::new(vm, &self.ram)?;
+        let vm = Arc::new(MappedVm::new(vm, &self.ram)?);
         self.timeline.vm_created();
 
         let features = Features::of_host(&vm, self.el2).map_err(refused("a vCPU type"))?;
@@ -241,6 +252,8 @@ impl Machine {
             Register::PC.set(&boot.fd, self.placement.kernel.base).map_err(refused("the entry"))?;
             Register::x(0).set(&boot.fd, self.placement.fdt.base).map_err(refused("the entry"))?;
         }
+        // Not earlier: what is loaded is written by this process, and the log begins with everything dirty.
+        self.tracking.powered_on(start_log(&vm))?;
         self.timeline.ready();
         let shared = Shared {
             bus: Arc::clone(&self.bus),
@@ -271,6 +284,15 @@ const AFFINITY: u64 = 0xff_00ff_ffff;
 
 fn refused(what: &'static str) -> impl Fn(errno::Error) -> Error {
     move |source| Error::Refused { what, source }
+}
+
+/// How the dirty log of `vm` is turned on. It does not keep the VM alive.
+fn start_log(vm: &Arc<MappedVm>) -> StartLog {
+    let vm = Arc::downgrade(vm);
+    Box::new(move || {
+        let vm = vm.upgrade().ok_or_else(|| LogError::from("the VM has gone"))?;
+        Ok(Arc::new(KvmDirtyLog::start(&vm)?))
+    })
 }
 
 /// How memory goes back through this balloon.

@@ -14,6 +14,7 @@
 //! | [`timing`] | when what happened |
 //! | [`control`] | what may be asked of a running machine: pause, resume, stop |
 //! | [`gate`] | where vCPUs stand while the machine is paused |
+//! | [`tracking`] | what is tracked of what the guest does with its memory |
 //! | `image` | the built-in guest (arm64) |
 //! | `payload` | what is booted: a kernel file or the built-in guest, and an initial RAM disk (arm64) |
 //! | `host` | /dev/kvm: may we use it, does the guest fit (arm64) |
@@ -35,6 +36,7 @@ pub mod gate;
 pub mod kernel;
 pub mod layout;
 pub mod timing;
+pub mod tracking;
 
 #[cfg(target_arch = "aarch64")]
 pub mod error;

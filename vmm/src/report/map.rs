@@ -56,6 +56,7 @@ impl Map {
     pub fn draw_up(books: &mut Books) -> Result<Self, Error> {
         let ram: Vec<_> = books.ram().collect();
         books.refresh(&ram)?;
+        books.fold_dirty(&ram)?;
         let summary = books.summary()?;
         let page = rustix::param::page_size() as u64;
         let cell = summary.total.div_ceil(CELLS).next_multiple_of(page).max(page);

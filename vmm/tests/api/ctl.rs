@@ -9,8 +9,10 @@ use std::thread;
 use quire::config::{BalloonConfig, MemoryConfig, VmConfig};
 use quire::machine::control::State;
 use serde_json::Value;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::client::Api;
+use super::guest::BASE;
 
 const MIB: u64 = 1 << 20;
 
@@ -88,6 +90,35 @@ fn pause_resume_and_stop_do_what_they_say() {
     assert_eq!(done(&api, &["stop"]), "the guest is being stopped\n");
     let Api { machine, .. } = api;
     assert_eq!(machine.join(), "asked");
+}
+
+#[test]
+fn what_is_tracked_is_shown_changed_and_asked() {
+    let api = Api::start();
+    let memory = api.machine.guest.ram.memory();
+    memory.write_slice(&[1; 4096], GuestAddress(BASE + 8 * MIB)).unwrap();
+    assert!(done(&api, &["track"]).contains("dirty  off: all of memory counts as written"));
+    assert!(refused(&api.path, &["collect"]).contains("no dirty log is on"));
+    assert_eq!(
+        done(&api, &["track", "--dirty", "on"]),
+        "dirty  on\nyoung  off: all of memory counts as used\n"
+    );
+    assert_eq!(api.get("/vm/config").json()["machine-config"]["track_dirty_pages"], true);
+    let collected: Value = serde_json::from_str(&done(&api, &["collect", "--json"])).unwrap();
+    assert!(collected["dirty"].as_u64() >= Some(4096), "{collected}");
+    assert!(done(&api, &["collect"]).contains("written since the last time  0\n"));
+    memory.write_slice(&[2; 4096], GuestAddress(BASE + 8 * MIB)).unwrap();
+    let collected: Value = serde_json::from_str(&done(&api, &["collect", "--json"])).unwrap();
+    assert!(collected["dirty"].as_u64() >= Some(4096), "{collected}");
+    assert!(done(&api, &["age"]).contains("nobody watches"));
+    let words = refused(&api.path, &["track", "--young", "presence"]);
+    assert!(words.contains("young=presence") && words.contains("backing=memfd"), "{words}");
+    let (code, _, words) = ctl(&api.path, &["track", "--young", "zap"]);
+    assert_eq!(code, 2, "{words}");
+    assert!(words.contains("off, presence, faults or damon"), "{words}");
+    assert!(api.ask("PATCH", "/quire/track", "{}").fault().contains("nothing is to be changed"));
+    done(&api, &["track", "--dirty", "off"]);
+    assert!(refused(&api.path, &["collect"]).contains("no dirty log is on"));
 }
 
 #[test]

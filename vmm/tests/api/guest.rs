@@ -1,5 +1,7 @@
 //! Memory and a balloon for a machine without KVM, and a driver that is only as much of one as is needed.
 
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -8,6 +10,8 @@ use event_manager::{EventManager, SubscriberOps};
 use quire::config::{MemoryConfig, VmConfig};
 use quire::devices::MmioDevice;
 use quire::machine::control::Parts;
+use quire::machine::tracking::Tracking;
+use quire::memory::dirty::DirtyLog;
 use quire::memory::release::{Options, Release};
 use quire::memory::{GuestRam, Ledger};
 use quire::virtio::MmioTransport;
@@ -20,6 +24,16 @@ use vm_memory::GuestAddress;
 pub(crate) const BASE: u64 = 1 << 30;
 /// Where the driver's rings are, each queue's in a page of its own.
 const RINGS: u64 = BASE + (1 << 20);
+
+/// The dirty log of vCPUs that write nothing.
+#[derive(Debug)]
+struct Quiet;
+
+impl DirtyLog for Quiet {
+    fn take(&self, _: &[Range<u64>], _: &mut dyn FnMut(Range<u64>)) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// RAM, its ledger and release, and the devices' thread.
 pub(crate) struct Guest {
@@ -37,9 +51,11 @@ impl Guest {
         let ram = GuestRam::allocate(&memory, GuestAddress(BASE)).unwrap();
         let ledger = Ledger::new(&ram).unwrap();
         let release = Arc::new(Release::new(&ram, ledger.clone(), Options::default()));
+        let tracking = Arc::new(Tracking::new(config.track, &ram, ledger.clone()).unwrap());
+        tracking.powered_on(Box::new(|| Ok(Arc::new(Quiet)))).unwrap();
         let quit = Arc::new(AtomicBool::new(false));
         let mut guest = Self {
-            parts: Parts { release, ledger, balloon: None },
+            parts: Parts { release, ledger, tracking, balloon: None },
             ram,
             transport: None,
             quit,

@@ -82,7 +82,8 @@ fn ask(api: &Api, operation: &Operation) -> Reply {
 fn complete() -> Api {
     let memory = MemoryConfig { size: 64 << 20, ..MemoryConfig::default() };
     let balloon = Some("stats=60,hint=on,report=on".parse::<BalloonConfig>().unwrap());
-    let api = Api::of(VmConfig { memory, balloon, ..VmConfig::default() });
+    let track = "dirty=on".parse().unwrap();
+    let api = Api::of(VmConfig { memory, balloon, track, ..VmConfig::default() });
     api.machine.guest.drive();
     api
 }
@@ -180,6 +181,7 @@ fn every_kind_of_configuration_is_as_described() {
             memory: MemoryConfig { size: 1 << 30, backing, block, ..MemoryConfig::default() },
             disks: vec![DiskConfig { path: "a.img".into(), read_only: true }],
             balloon: Some(BalloonConfig::default()),
+            track: "dirty=on".parse().unwrap(),
             api_sock: Some("api.sock".into()),
             ..VmConfig::default()
         };

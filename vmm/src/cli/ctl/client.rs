@@ -109,8 +109,19 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub(in crate::cli) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let body = self.ask(Method::GET, path, None)?;
-        serde_json::from_slice(&body).map_err(|error| self.strange(error.to_string()))
+        self.document(&self.ask(Method::GET, path, None)?)
+    }
+
+    /// PUT, without a body, that is answered with a document.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub(in crate::cli) fn take<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.document(&self.ask(Method::PUT, path, None)?)
+    }
+
+    fn document<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(body).map_err(|error| self.strange(error.to_string()))
     }
 
     /// PUT, without a body.

@@ -18,7 +18,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
-use crate::config::Size;
+use crate::config::{Size, TrackConfig, Watch};
+use crate::machine::tracking::{Aged, Collected};
 use crate::memory::ledger::Check;
 
 mod balloon;
@@ -66,6 +67,20 @@ enum What {
     Map,
     /// Hold the ledger against the host: the exit code is 1 where they do not agree.
     Check,
+    /// What is tracked of the guest's use of its memory; or track something else from now on.
+    Track {
+        /// Track what the guest and its devices write, in KVM's dirty log.
+        #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new())]
+        dirty: Option<bool>,
+        /// What sees pages used: their presence in the page tables (memfd and file), first uses by userfaultfd
+        /// (anon and memfd), or DAMON (for root).
+        #[arg(long, value_name = "off|presence|faults|damon")]
+        young: Option<Watch>,
+    },
+    /// How much was written since the last time, or since the dirty log is on; it is clean from then on.
+    Collect,
+    /// How much was used since the last time; it is old from then on.
+    Age,
     /// Stop the guest in order, as SIGTERM does.
     Stop,
 }
@@ -150,6 +165,28 @@ impl CtlArgs {
                 let check: Check = serde_json::from_value(document.clone()).map_err(io::Error::from)?;
                 self.print(&document, || show::check(&check))?;
                 return Ok(if check.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            }
+            What::Track { dirty, young } => {
+                let change: Map<String, Value> = [
+                    dirty.map(|on| ("dirty".into(), json!(on))),
+                    young.map(|how| ("young".into(), json!(how))),
+                ]
+                .into_iter()
+                .flatten()
+                .collect();
+                if !change.is_empty() {
+                    client.patch("/quire/track", &Value::Object(change))?;
+                }
+                let track: TrackConfig = client.get("/quire/track")?;
+                self.print(&track, || show::track(&track))?;
+            }
+            What::Collect => {
+                let collected: Collected = client.take("/quire/collect")?;
+                self.print(&collected, || show::collected(&collected))?;
+            }
+            What::Age => {
+                let aged: Aged = client.take("/quire/age")?;
+                self.print(&aged, || show::aged(&aged))?;
             }
             What::Stop => {
                 client.put("/quire/stop")?;

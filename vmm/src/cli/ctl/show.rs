@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 use super::balloon::Standing;
-use crate::config::Size;
+use crate::config::{Size, TrackConfig, Watch};
+use crate::machine::tracking::{Aged, Collected};
 use crate::memory::ledger::Check;
+use crate::memory::young::Answer;
 
 /// Fields of the statistics that count bytes.
 const BYTES: [&str; 6] =
@@ -41,6 +43,38 @@ pub(super) fn statistics(document: &Map<String, Value>) -> String {
         _ => value.to_string(),
     };
     rows(document.iter().map(|(key, it)| (key.as_str(), value(key, it))))
+}
+
+/// `quire ctl track`.
+pub(super) fn track(track: &TrackConfig) -> String {
+    rows([
+        ("dirty", if track.dirty { "on" } else { "off: all of memory counts as written" }.into()),
+        (
+            "young",
+            match track.young {
+                Watch::Off => "off: all of memory counts as used".into(),
+                watch => watch.to_string(),
+            },
+        ),
+    ])
+}
+
+/// `quire ctl collect`.
+pub(super) fn collected(collected: &Collected) -> String {
+    rows([
+        ("written since the last time", Size(collected.dirty).to_string()),
+        ("as it was", Size(collected.clean).to_string()),
+    ])
+}
+
+/// `quire ctl age`.
+pub(super) fn aged(aged: &Aged) -> String {
+    let old = match aged.known {
+        Answer::Complete => "not used",
+        Answer::Partial => "not seen to be used",
+        Answer::Unknown => "not used (nobody watches: see `quire ctl track`)",
+    };
+    rows([("used since the last time", Size(aged.young).to_string()), (old, Size(aged.old).to_string())])
 }
 
 /// `quire ctl check`.

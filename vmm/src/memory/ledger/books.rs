@@ -1,14 +1,13 @@
 //! The open ledger, with every operation on it.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use stage2::{Attributes, Harvest, Leaf, Marker};
 use vm_memory::GuestMemoryBackend;
 
-use super::super::dirty::{Dirty, DirtyLog};
+use super::super::dirty::Dirty;
 use super::super::presence::Presence;
-use super::super::young::{self, Young};
+use super::super::young::Young;
 use super::super::{Backing, GuestMemory, GuestRam, Region};
 use super::tables::Tables;
 use super::{Error, State, Stretch};
@@ -29,12 +28,12 @@ pub struct Refresh {
 /// has been clipped and aligned before it comes here ([`super::super::release`]).
 #[derive(Debug)]
 pub struct Books {
-    tables: Tables,
+    pub(super) tables: Tables,
     /// The regions of RAM in ascending order, each with the offset of its first byte in the memory object.
     regions: Vec<(Range<u64>, u64)>,
     presence: Presence,
-    dirty: Dirty,
-    young: Young,
+    pub(super) dirty: Dirty,
+    pub(super) young: Young,
     memory: GuestMemory,
 }
 
@@ -188,7 +187,7 @@ impl Books {
     }
 
     /// Joins what has become uniform around `range`: pages into groups and blocks, blocks into groups.
-    fn join(&mut self, range: Range<u64>) -> Result<(), Error> {
+    pub(super) fn join(&mut self, range: Range<u64>) -> Result<(), Error> {
         let unit = self.tables.block() * 16;
         let around = range.start / unit * unit..range.end.div_ceil(unit) * unit;
         for (ram, _) in &self.regions {
@@ -248,90 +247,6 @@ impl Books {
     /// [`Error::Tables`].
     pub fn mark_dirty(&mut self, range: Range<u64>) -> Result<u64, Error> {
         Ok(self.tables.mark_dirty(range)?)
-    }
-
-    /// Turns a dirty log on, and the tracking of what devices write. What is populated is dirty until it is collected.
-    ///
-    /// # Errors
-    /// That of `start`; then nothing has changed.
-    pub fn start_log<E>(&mut self, start: impl FnOnce() -> Result<Arc<dyn DirtyLog>, E>) -> Result<(), E> {
-        self.dirty.start(start)
-    }
-
-    /// Turns them off. Nothing can be called clean any more: what is populated is dirty again.
-    ///
-    /// # Errors
-    /// [`Error::Tables`].
-    pub fn stop_log(&mut self) -> Result<(), Error> {
-        drop(self.dirty.stop());
-        for range in self.ram().collect::<Vec<_>>() {
-            self.tables.mark_dirty(range)?;
-        }
-        Ok(())
-    }
-
-    /// Takes in what the dirty log and the devices' marks say about `ranges`, each page once. Without a log that is
-    /// nothing: populated leaves are dirty then, and stay so.
-    ///
-    /// # Errors
-    /// [`Error::Tables`].
-    pub fn fold_dirty(&mut self, ranges: &[Range<u64>]) -> Result<(), Error> {
-        if !self.dirty.is_known() {
-            return Ok(());
-        }
-        let mut written = Vec::new();
-        if let Err(error) = self.dirty.take(ranges, &mut |run| written.push(run)) {
-            // Nobody knows: then it is dirty.
-            tracing::warn!(%error, "what was written is not known");
-            written = ranges.to_vec();
-        }
-        for run in written {
-            self.tables.mark_dirty(run)?;
-        }
-        Ok(())
-    }
-
-    /// Hands out the dirty leaves that touch `range`, as the log knows them now, and makes them clean. To be used while
-    /// a log is on: without one, nothing would ever make them dirty again.
-    ///
-    /// # Errors
-    /// [`Error::Tables`].
-    pub fn collect_dirty(&mut self, range: Range<u64>, visit: impl FnMut(Leaf)) -> Result<Harvest, Error> {
-        self.fold_dirty(std::slice::from_ref(&range))?;
-        Ok(self.tables.collect_dirty(range, visit)?)
-    }
-
-    /// Adds somebody who sees what is used.
-    pub fn watch(&mut self, source: Box<dyn young::Source>) {
-        self.young.add(source);
-    }
-
-    /// Makes young what was used of `ranges` since it was looked at last, as far as anybody saw. Where nobody watches
-    /// all of it is young.
-    ///
-    /// # Errors
-    /// [`Error::Tables`].
-    pub fn look(&mut self, ranges: &[Range<u64>]) -> Result<young::Answer, Error> {
-        let mut used = Vec::new();
-        let answer = self.young.take(ranges, &mut |run| used.push(run)).unwrap_or_else(|error| {
-            tracing::warn!(%error, "what was used is not known");
-            young::Answer::Unknown
-        });
-        if answer == young::Answer::Unknown {
-            used = ranges.to_vec();
-        }
-        for run in used {
-            self.tables.mark_young(run)?;
-        }
-        Ok(answer)
-    }
-
-    /// Hands out the young leaves that touch `range` and makes them old.
-    ///
-    /// # Errors
-    /// [`Error::Tables`].
-    pub fn age(&mut self, range: Range<u64>, visit: impl FnMut(Leaf)) -> Result<Harvest, Error> {
-        Ok(self.tables.age(range, visit)?)
     }
 
     /// What the host says is there.

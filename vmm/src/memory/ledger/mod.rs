@@ -20,6 +20,7 @@
 //! |---|---|
 //! | [`state`] | [`State`] of a page, [`Stretch`] of pages |
 //! | [`books`] | [`Books`]: the open ledger, with every operation on it |
+//! | `sources` | what it is told of writes and uses |
 //! | `tables` | the tables, whichever the host's page size |
 //! | [`summary`] | [`Summary`]: how much is in which state, in leaves of which size |
 //! | [`check`] | [`Check`]: the whole ledger held against the host |
@@ -32,6 +33,7 @@ use super::GuestRam;
 
 pub mod books;
 pub mod check;
+mod sources;
 #[cfg(test)]
 mod sources_tests;
 pub mod state;

@@ -8,8 +8,10 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use vm_memory::GuestMemoryBackend;
+
 use super::super::piece::Piece;
-use super::super::{GuestMemory, GuestRam, Host};
+use super::super::{GuestMemory, Host};
 use super::{Answer, Source};
 
 /// Where DAMON is, below sysfs.
@@ -67,7 +69,7 @@ impl Damon {
     /// # Errors
     ///
     /// [`Error`]; then no monitor is left.
-    pub fn new(ram: &GuestRam) -> Result<Self, Error> {
+    pub fn new(memory: &GuestMemory) -> Result<Self, Error> {
         let host = Host::live();
         let all = host.sysfs(ADMIN);
         let count = all.join("nr_kdamonds");
@@ -77,12 +79,12 @@ impl Damon {
         }
         write(&count, 1)?;
         // From here on it is ours, and goes with this value.
-        let damon = Self { memory: ram.memory().clone(), page: host.page_size(), all };
-        damon.set_up(ram)?;
+        let damon = Self { memory: memory.clone(), page: host.page_size(), all };
+        damon.set_up()?;
         Ok(damon)
     }
 
-    fn set_up(&self, ram: &GuestRam) -> Result<(), Error> {
+    fn set_up(&self) -> Result<(), Error> {
         let monitor = self.all.join("0");
         write(&monitor.join("contexts/nr_contexts"), 1)?;
         let context = monitor.join("contexts/0");
@@ -97,8 +99,8 @@ impl Damon {
         write(&context.join("targets/nr_targets"), 1)?;
         let target = context.join("targets/0");
         write(&target.join("pid_target"), std::process::id())?;
-        write(&target.join("regions/nr_regions"), ram.regions().count())?;
-        for (index, region) in ram.regions().enumerate() {
+        write(&target.join("regions/nr_regions"), self.memory.num_regions())?;
+        for (index, region) in self.memory.iter().enumerate() {
             let place = target.join("regions").join(index.to_string());
             write(&place.join("start"), region.host())?;
             write(&place.join("end"), region.host() as u64 + region.size())?;

@@ -16,7 +16,7 @@ use crate::devices::lock;
 
 use super::super::marks::Marks;
 use super::super::piece::Piece;
-use super::super::{GuestMemory, GuestRam, Host};
+use super::super::{GuestMemory, Host};
 use super::fault::Userfaultfd;
 use super::{Answer, Source};
 use vm_memory::bitmap::Bitmap;
@@ -77,14 +77,14 @@ impl Faults {
     /// # Errors
     ///
     /// [`Error`]; then memory is as it was.
-    pub fn new(ram: &GuestRam) -> Result<Self, Error> {
+    pub fn new(memory: &GuestMemory) -> Result<Self, Error> {
         let userfaultfd = Userfaultfd::new().map_err(Error::Open)?;
         let page = Host::live().page_size();
-        let used = ram.regions().map(|region| Marks::new(region.size(), page));
+        let used = memory.iter().map(|region| Marks::new(region.size(), page));
         let used: Vec<_> = used.inspect(|marks| marks.track(true)).collect();
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| Error::Thread(error.into()))?;
         let registered = Mutex::default();
-        let memory = ram.memory().clone();
+        let memory = memory.clone();
         let shared = Arc::new(Shared { memory, page, userfaultfd, registered, used, stop });
         let server = Arc::clone(&shared);
         let serve = move || {

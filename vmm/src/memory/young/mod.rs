@@ -20,22 +20,29 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`zap`] | [`Zap`](zap::Zap): presence in the page tables, and out of them again |
-//! | [`faults`] | [`Faults`](faults::Faults): first uses, seen by userfaultfd |
-//! | [`damon`] | [`Damon`](damon::Damon): the kernel's sampling monitor |
+//! | [`zap`] | [`Zap`]: presence in the page tables, and out of them again |
+//! | [`faults`] | [`Faults`]: first uses, seen by userfaultfd |
+//! | [`damon`] | [`Damon`]: the kernel's sampling monitor |
 //! | `fault` | userfaultfd's system calls |
 
 use std::fmt;
 use std::io;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::piece::{self, Piece};
-use super::{GuestMemory, GuestRam, Host};
+use super::{Backing, GuestMemory, GuestRam, Host};
+use crate::config::Watch;
 
 pub mod damon;
 mod fault;
 pub mod faults;
 pub mod zap;
+
+use damon::Damon;
+use faults::Faults;
+use zap::Zap;
 
 /// Tells which pages were used.
 pub trait Source: fmt::Debug + Send + Sync {
@@ -49,7 +56,8 @@ pub trait Source: fmt::Debug + Send + Sync {
 }
 
 /// What can be concluded about that which was not visited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[must_use]
 pub enum Answer {
     /// It was not used.
@@ -71,6 +79,46 @@ pub enum Error {
     Source(#[source] io::Error),
 }
 
+/// Why a source is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// Memory that would lose its content, or could not be found again.
+    #[error(
+        "presence in the page tables can be taken away and looked for only in shared memory: it is for backing=memfd \
+         and backing=file"
+    )]
+    NotShared,
+    /// The kernel doesn't say what is present.
+    #[error("/proc/self/pagemap can't be read: is /proc mounted?")]
+    Pagemap(#[source] io::Error),
+    /// No first uses.
+    #[error(transparent)]
+    Faults(#[from] faults::Error),
+    /// No sampling.
+    #[error(transparent)]
+    Damon(#[from] damon::Error),
+}
+
+/// Starts to watch a guest's memory in the way that `watch` says; `None` where it says off.
+///
+/// # Errors
+/// [`Unavailable`], where this host or this backing does not offer it.
+pub fn open(
+    watch: Watch,
+    memory: &GuestMemory,
+    backing: &Backing,
+) -> Result<Option<Box<dyn Source>>, Unavailable> {
+    Ok(match watch {
+        Watch::Off => None,
+        Watch::Presence => {
+            let zap = Zap::new(memory, backing).map_err(Unavailable::Pagemap)?;
+            Some(Box::new(zap.ok_or(Unavailable::NotShared)?))
+        }
+        Watch::Faults => Some(Box::new(Faults::new(memory)?)),
+        Watch::Damon => Some(Box::new(Damon::new(memory)?)),
+    })
+}
+
 /// What is known of the use of one guest's memory.
 #[derive(Debug)]
 pub struct Young {
@@ -88,6 +136,11 @@ impl Young {
     /// Adds a source.
     pub fn add(&mut self, source: Box<dyn Source>) {
         self.sources.push(source);
+    }
+
+    /// Drops every source.
+    pub fn clear(&mut self) {
+        self.sources.clear();
     }
 
     /// Visits what was used of `ranges`, ascending and whole host pages, since it was visited last; by one source after

@@ -1,12 +1,12 @@
 use vm_memory::{Bytes, GuestAddress};
 
 use super::super::testing::{assert_filled_but, fill, page, touch};
-use super::super::{Discard, Populate, testing};
+use super::super::{Discard, Populate, testing, young};
 use super::damon::Damon;
 use super::faults::{self, Faults};
 use super::zap::Zap;
 use super::*;
-use crate::config::{self, Backing, MemoryConfig};
+use crate::config::{self, Backing, MemoryConfig, Watch};
 
 const M: u64 = 1 << 20;
 const BASE: u64 = 1 << 30;
@@ -65,7 +65,7 @@ fn shared_memory_is_young_where_it_was_used_since_and_keeps_its_content() {
     let folder = tempfile::TempDir::new().unwrap();
     for backing in [Backing::Memfd, Backing::File(folder.path().join("ram"))] {
         let ram = ram(backing);
-        let zap = Zap::new(&ram).unwrap().unwrap();
+        let zap = Zap::new(ram.memory(), ram.backing()).unwrap().unwrap();
         assert_eq!(taken(&zap, &all()), (Answer::Complete, vec![]));
         fill(ram.memory(), BASE..BASE + 2 * M);
         let part = [BASE..BASE + M];
@@ -86,11 +86,17 @@ fn shared_memory_is_young_where_it_was_used_since_and_keeps_its_content() {
 
 #[test]
 fn memory_that_would_be_lost_or_not_found_again_is_never_zapped() {
-    assert!(Zap::new(&ram(Backing::Anon)).unwrap().is_none());
+    let refused = |backing| {
+        let ram = ram(backing);
+        let zap = Zap::new(ram.memory(), ram.backing()).unwrap();
+        let opened = young::open(Watch::Presence, ram.memory(), ram.backing());
+        zap.is_none() && matches!(opened, Err(Unavailable::NotShared))
+    };
+    assert!(refused(Backing::Anon));
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("ram");
     std::fs::write(&path, vec![1; SIZE as usize]).unwrap();
-    assert!(Zap::new(&ram(Backing::Private(path))).unwrap().is_none());
+    assert!(refused(Backing::Private(path)));
 }
 
 #[test]
@@ -98,7 +104,7 @@ fn first_uses_are_seen_once_and_again_after_a_discard() {
     for backing in [Backing::Anon, Backing::Memfd] {
         let ram = ram(backing);
         ram.memory().write_obj(9u8, GuestAddress(BASE)).unwrap();
-        let faults = match Faults::new(&ram) {
+        let faults = match Faults::new(ram.memory()) {
             Ok(faults) => faults,
             // Not root: nobody sees them, and nothing is known.
             Err(faults::Error::Open(_)) => return,
@@ -132,7 +138,7 @@ fn first_uses_are_seen_once_and_again_after_a_discard() {
 #[test]
 fn many_threads_fault_at_once_and_each_page_is_seen() {
     let ram = ram(Backing::Anon);
-    let Ok(faults) = Faults::new(&ram) else { return };
+    let Ok(faults) = Faults::new(ram.memory()) else { return };
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| touch(ram.memory(), BASE..BASE + SIZE));
@@ -149,7 +155,7 @@ fn memory_that_userfaultfd_does_not_take_is_left_as_it_was() {
     let folder = tempfile::TempDir::new_in(path).unwrap_or(folder);
     let path = folder.path().join("ram");
     let ram = ram(Backing::File(path));
-    match Faults::new(&ram) {
+    match Faults::new(ram.memory()) {
         // Shared memory by another name, as /tmp is in many places.
         Ok(faults) => drop(faults),
         Err(faults::Error::Open(_) | faults::Error::Register(_)) => {}
@@ -163,7 +169,7 @@ fn memory_that_userfaultfd_does_not_take_is_left_as_it_was() {
 fn damon_sees_what_is_used_all_the_time_or_says_why_it_is_not_there() {
     let ram = ram(Backing::Anon);
     fill(ram.memory(), BASE..BASE + SIZE);
-    let damon = match Damon::new(&ram) {
+    let damon = match Damon::new(ram.memory()) {
         Ok(damon) => damon,
         Err(error) => {
             // This kernel has none, has one that watches no processes, or somebody else uses it.
@@ -184,7 +190,7 @@ fn damon_sees_what_is_used_all_the_time_or_says_why_it_is_not_there() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     // There is one of them, until it has gone.
-    assert!(matches!(Damon::new(&ram), Err(damon::Error::Taken { .. })));
+    assert!(matches!(Damon::new(ram.memory()), Err(damon::Error::Taken { .. })));
     drop(damon);
-    drop(Damon::new(&ram).unwrap());
+    drop(Damon::new(ram.memory()).unwrap());
 }

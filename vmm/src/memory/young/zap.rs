@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::super::advice::Advisor;
 use super::super::pagemap::{Find, Pagemap};
 use super::super::piece::Piece;
-use super::super::{Backing, GuestMemory, GuestRam, Host, discard, presence};
+use super::super::{Backing, GuestMemory, Host, discard, presence};
 use super::{Answer, Source};
 
 /// Presence in the page tables of this process, which KVM's fault handling goes through too.
@@ -28,12 +28,12 @@ impl Zap {
     /// # Errors
     ///
     /// That of opening /proc/self/pagemap.
-    pub fn new(ram: &GuestRam) -> io::Result<Option<Self>> {
-        match ram.backing() {
+    pub fn new(memory: &GuestMemory, backing: &Backing) -> io::Result<Option<Self>> {
+        match backing {
             Backing::Memfd(_) | Backing::File { .. } => {}
             Backing::Anon | Backing::Hugetlb { .. } | Backing::PrivateFile { .. } => return Ok(None),
         }
-        let (memory, page) = (ram.memory().clone(), Host::live().page_size());
+        let (memory, page) = (memory.clone(), Host::live().page_size());
         // What discards anonymous memory takes shared memory out of the page tables.
         Ok(Some(Self { memory, page, pagemap: presence::pagemap()?, advisor: discard::private() }))
     }
