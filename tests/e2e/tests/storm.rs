@@ -51,13 +51,14 @@ fn a_file_survives_a_storm() {
 
 #[test]
 fn huge_pages_survive_a_storm() {
+    // The larger the pages, the rarer is one all of which the balloon holds: with this seed there are some of either size.
     let (kib, block) = match rustix::param::page_size() {
         16384 => (2048, "2M"),
         _ => (64, "64K"),
     };
     let pages = (64 << 10) / kib;
     let _pool = Pool::with_free(kib, pages).expect("this host has huge pages to give");
-    passes(5, 150, &format!("64M,backing=hugetlb,block={block}"), &[]);
+    passes(13, 200, &format!("64M,backing=hugetlb,block={block}"), &[]);
 }
 
 #[test]
