@@ -1,6 +1,6 @@
 //! Faults that can be put into the way of memory, to show that whoever looks for such a fault finds it.
 //!
-//! In a unit test [`during`] puts one in for the calling thread. A `quire` that is built with the feature `faults` takes
+//! In a unit test `during` puts one in for the calling thread. A `quire` that is built with the feature `faults` takes
 //! one from the environment variable `QUIRE_FAULT`. In every other build [`is`] is `false`, and nothing is left of the
 //! line that asks.
 

@@ -15,7 +15,7 @@
 //! | [`initramfs`], [`share`], [`host`], [`leash`] | the emulated host |
 //! | [`check`] | every check, and the count |
 //! | [`monitor`], [`tap`] | the guest that tests `stage2` at EL2, bare, and what it says |
-//! | [`fuzz`], [`bench`], [`peer`] | fuzz targets for a bounded time; measurements, and who is compared with |
+//! | [`fuzz`], [`mod@bench`], [`peer`] | fuzz targets for a bounded time; measurements, and who is compared with |
 //! | [`run`], [`session`], [`terminal`] | one program in it, with this terminal |
 
 mod apt;

@@ -138,7 +138,7 @@ fn switch(host: &Host, kind: Kind, block: u64) -> Option<(PathBuf, String)> {
     Some((all, word))
 }
 
-/// The word in brackets: "always [madvise] never".
+/// The word in brackets: `always [madvise] never`.
 fn selected(file: &PathBuf) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let (_, rest) = text.split_once('[')?;

@@ -15,7 +15,7 @@
 //! | [`options`] | [`Options`]: what storm is wanted |
 //! | [`dice`] | numbers that follow from a seed |
 //! | [`schedule`] | what the host does, and when |
-//! | [`line`] | what the guest says |
+//! | [`mod@line`] | what the guest says |
 //! | [`canary`] | memory beside guest memory that must not change |
 //! | [`measure`] | what the host says that a region takes |
 //! | [`hog`] | memory that is used so that the host has less |

@@ -20,7 +20,8 @@ use crate::toolchain::Toolchain;
 use crate::workspace::{Program, Workspace, cargo};
 
 /// The steps, by the names that select them.
-const STEPS: [&str; 9] = ["fmt", "clippy", "unit", "loom", "doc", "arm64", "monitor", "e2e", "advisories"];
+const STEPS: [&str; 10] =
+    ["fmt", "clippy", "unit", "loom", "doc", "links", "arm64", "monitor", "e2e", "advisories"];
 
 /// How long a test program may say nothing. The slowest scenario on a busy machine needs a third.
 const SILENCE: Duration = Duration::from_secs(300);
@@ -74,6 +75,12 @@ impl<'a> Check<'a> {
         }
         if self.selected("doc") {
             self.doc();
+        }
+        if self.selected("links") {
+            let mut command = cargo();
+            command.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+            command.env("RUSTDOCFLAGS", "-D warnings");
+            self.lint("links", "does the documentation name what is there", command);
         }
         if self.selected("advisories") {
             self.advisories();
