@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
+use crate::config::Size;
+
 use super::anonymous::Anonymous;
-use super::error::{Error, Size};
+use super::error::Error;
 use super::hugetlb::Pool;
 
 /// What the bytes live in. How they can be given back, and whether they outlive the guest, depends on
@@ -194,7 +196,7 @@ impl Named<'_> {
             return Ok(());
         }
         let (len, size) = (Size(len), Size(size));
-        Err(self.wrong(format!("it has {len}, the memory {size}: {remedy}")))
+        Err(self.wrong(format!("its size is {len}, and the memory's {size}: {remedy}")))
     }
 }
 

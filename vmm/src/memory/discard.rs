@@ -21,11 +21,11 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use crate::config::Size;
 use crate::faults::{self, Fault};
 
 use super::advice::{Advice, Advisor, Progress, Stopped};
 use super::backing::Replaced;
-use super::error::Size;
 use super::host::Host;
 use super::piece::{self, Piece};
 use super::scratch::Scratch;

@@ -1,8 +1,9 @@
 //! Everything that can go wrong between a memory configuration and mapped guest RAM.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
+
+use crate::config::Size;
 
 /// Why guest RAM could not be had. Sizes are in bytes.
 #[derive(Debug, thiserror::Error)]
@@ -148,31 +149,9 @@ pub enum Error {
     },
 }
 
-/// A number of bytes as one writes it on the command line: the largest unit that divides it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size(pub u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.trailing_zeros() {
-            _ if self.0 == 0 => write!(f, "0"),
-            30.. => write!(f, "{}G", self.0 >> 30),
-            20.. => write!(f, "{}M", self.0 >> 20),
-            10.. => write!(f, "{}K", self.0 >> 10),
-            _ => write!(f, "{} bytes", self.0),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_read_as_they_are_written_on_the_command_line() {
-        let text = [0, 1 << 10, 3 << 30, 3073 << 20, 4097].map(|n| Size(n).to_string());
-        assert_eq!(text, ["0", "1K", "3G", "3073M", "4097 bytes"]);
-    }
 
     #[test]
     fn odd_size_error_names_the_next_good_size() {

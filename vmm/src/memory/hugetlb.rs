@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::error::{Error, Size};
+use crate::config::Size;
+
+use super::error::Error;
 use super::host::Host;
 
 const POOLS: &str = "kernel/mm/hugepages";

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use vm_memory::{Address, GuestMemoryBackend};
 
-use super::error::Size;
+use crate::config::Size;
+
 use super::mapping::Harmless;
 use super::{GuestMemory, Region};
 

@@ -4,8 +4,9 @@
 use std::io;
 use std::ops::Range;
 
+use crate::config::Size;
+
 use super::advice::{Advice, Advisor, Stopped};
-use super::error::Size;
 use super::host::Host;
 use super::piece::{self, Piece};
 use super::scratch::Scratch;

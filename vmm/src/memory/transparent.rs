@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::error::{Error, Size};
+use crate::config::Size;
+
+use super::error::Error;
 use super::host::Host;
 
 const FOLDER: &str = "kernel/mm/transparent_hugepage";

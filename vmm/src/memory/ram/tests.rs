@@ -149,7 +149,7 @@ fn memory_file_of_another_size_is_refused_and_left_alone() {
     let path = folder.as_path().join("ram");
     fs::write(&path, b"somebody's data").unwrap();
     let error = GuestRam::allocate(&config(2 * M, config::Backing::File(path.clone())), BASE).unwrap_err();
-    assert!(error.to_string().contains("it has 15 bytes, the memory 2M"), "{error}");
+    assert!(error.to_string().contains("its size is 15, and the memory's 2M"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"somebody's data");
 }
 
@@ -274,5 +274,5 @@ fn a_private_file_has_the_memorys_size_and_is_no_running_guests_memory() {
     drop(running);
     private(2 * M).unwrap();
     let error = private(M).unwrap_err().to_string();
-    assert!(error.contains("it has 2M, the memory 1M"), "{error}");
+    assert!(error.contains("its size is 2M, and the memory's 1M"), "{error}");
 }
