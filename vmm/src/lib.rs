@@ -19,6 +19,7 @@
 //! | `kvm` | what kvm-ioctls does not wrap | arm64 |
 //! | [`memory`] | what backs guest RAM, what is known of each page, and its way back to the host | any Linux |
 //! | [`faults`] | what can be put wrong on purpose, by a feature for tests | any Linux |
+//! | `lock` | locking a mutex whose holder may have panicked | any Linux |
 //! | [`devices`] | MMIO bus, serial port, clock, console | any Linux |
 //! | [`virtio`] | virtio-mmio transport, block, entropy | any Linux |
 
@@ -29,6 +30,7 @@ pub mod devices;
 pub mod faults;
 #[cfg(target_arch = "aarch64")]
 pub mod kvm;
+mod lock;
 pub mod machine;
 pub mod memory;
 pub mod report;

@@ -134,7 +134,7 @@ impl MmioBus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devices::lock;
+    use crate::lock::lock;
     use proptest::prelude::*;
     use std::sync::Mutex;
 

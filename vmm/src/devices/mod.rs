@@ -25,16 +25,8 @@ pub mod input;
 pub mod rtc;
 pub mod serial;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 pub use bus::{MmioBus, MmioDevice};
 pub use console::Console;
 pub use input::SerialInput;
 pub use rtc::Rtc;
 pub use serial::Serial;
-
-/// Locks a device's registers. A panic while they were held is a bug that ends the thread it happened
-/// on; the others go on with what the registers say, which is valid at every step.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use vm_superio::rtc_pl031::NoEvents;
 
 use super::bus::MmioDevice;
-use super::lock;
+use crate::lock::lock;
 
 /// A PL031. Its registers are 32 bits wide; an access of another width or alignment reads as zero and
 /// writes nothing.

@@ -12,7 +12,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::bus::MmioDevice;
 use super::console::output::Output;
 use super::console::{Console, Source, terminal::RawTerminal};
-use super::lock;
+use crate::lock::lock;
 
 /// Receive and transmit buffer.
 const DATA: u64 = 0;

@@ -5,11 +5,12 @@
 //! everything counts as written: the new kernel was loaded where nobody logged it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{TrackConfig, Watch};
+use crate::lock::lock;
 use crate::memory::dirty::DirtyLog;
 use crate::memory::ledger::{self, Books, Ledger};
 use crate::memory::young::{self, Answer};
@@ -100,8 +101,7 @@ impl Tracking {
     }
 
     fn wanted(&self) -> MutexGuard<'_, Wanted> {
-        // It is whole between any two of its steps.
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.wanted)
     }
 
     /// What is tracked.

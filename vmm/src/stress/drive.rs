@@ -17,7 +17,7 @@ use super::options::{Guest, Options};
 use super::report::{Failure, VmReport};
 use super::schedule::{Action, Schedule};
 use crate::config;
-use crate::devices::lock;
+use crate::lock::lock;
 use crate::machine::control::{Control, Parts};
 use crate::machine::timing::Timeline;
 use crate::machine::{self, Outcome};

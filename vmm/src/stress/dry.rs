@@ -9,7 +9,7 @@ use super::audit::audit;
 use super::canary::Canaries;
 use super::dice::Dice;
 use crate::config::{Backing, BlockSize, MemoryConfig};
-use crate::devices::lock;
+use crate::lock::lock;
 use crate::memory::release::{Contract, Observer, Options, Release, Released};
 use crate::memory::{GuestRam, Ledger};
 

@@ -13,7 +13,8 @@ use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use crate::devices::{MmioDevice, lock};
+use crate::devices::MmioDevice;
+use crate::lock::lock;
 use crate::memory::GuestMemory;
 
 use super::device::{Activation, ConfigSpace, Stop, VirtioDevice};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::devices::lock;
+use crate::lock::lock;
 
 /// Bytes that may wait to be written before a vCPU that prints has to wait too.
 const BOUND: usize = 64 << 10;

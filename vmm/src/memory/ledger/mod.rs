@@ -27,7 +27,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::devices::lock;
+use crate::lock::lock;
 
 use super::GuestRam;
 

@@ -38,8 +38,8 @@ use std::time::Instant;
 
 use stage2::{Harvest, Marker};
 
-use crate::devices::lock;
 use crate::faults::{self, Fault};
+use crate::lock::lock;
 
 use super::discard::{self, Discard};
 use super::ledger::State;

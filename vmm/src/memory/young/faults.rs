@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::OwnedFd;
 use vm_memory::{Address, GuestMemoryBackend};
 
-use crate::devices::lock;
+use crate::lock::lock;
 
 use super::super::marks::Marks;
 use super::super::piece::Piece;

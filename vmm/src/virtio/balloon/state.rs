@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::config::BalloonConfig;
-use crate::devices::lock;
+use crate::lock::lock;
 use crate::virtio::Interrupt;
 
 use super::hinting::Hinting;

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::config::BalloonConfig;
-use crate::devices::lock;
+use crate::lock::lock;
 use crate::memory::GuestMemory;
 use crate::virtio::driver::{Driver, SIZE};
 

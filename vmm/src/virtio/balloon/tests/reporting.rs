@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::features::{PAGE_POISON, PAGE_REPORTING};
 use super::*;
-use crate::devices::lock;
+use crate::lock::lock;
 
 const QUEUE: usize = 2;
 
