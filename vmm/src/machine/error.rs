@@ -51,6 +51,9 @@ pub enum Error {
     /// A virtio transport can't be made.
     #[error("can't create a virtio transport: {0}")]
     Transport(io::Error),
+    /// A balloon can't be made.
+    #[error("can't create the balloon: {0}")]
+    Balloon(io::Error),
     /// The host refused the serial port's event.
     #[error("can't create the serial port: {0}")]
     Serial(io::Error),

@@ -104,8 +104,9 @@ impl Machine {
         // The last, so that it moves no other device.
         let mut balloon = None;
         if let Some(config) = &config.balloon {
+            let behind = balloon::Behind::start(Arc::clone(&release) as _).map_err(Error::Balloon)?;
             let (device, control) =
-                Balloon::new(config, ram.size(), Arc::clone(&release) as _).map_err(Error::Transport)?;
+                Balloon::new(config, ram.size(), Arc::new(behind)).map_err(Error::Balloon)?;
             models.push(Box::new(device));
             balloon = Some(control);
         }

@@ -70,6 +70,10 @@ pub const PFN: u64 = 4096;
 /// invalidation however large it is.
 const TOGETHER: u64 = 32 << 20;
 
+/// Ranges that may wait to be noted; whoever has more waits himself. A driver that names pages one by one has named 64 MiB
+/// by then.
+const INBOX: usize = 1 << 14;
+
 /// What the driver has promised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Contract {
@@ -117,8 +121,18 @@ pub struct Release {
     repopulate: bool,
     /// Whether memory outlives the guest, so that what was dirty matters at its end.
     asks_at_the_end: bool,
-    /// Locked before the ledger.
+    /// Locked before the ledger, and for as long as a discard takes.
     state: Mutex<Working>,
+    /// What the balloon has taken hold of and nobody has noted yet. Locked last, and for moments only: who puts something
+    /// in waits for no discard.
+    inbox: Mutex<Inbox>,
+}
+
+/// Ranges as they were told, each batch a descriptor's.
+#[derive(Debug, Default)]
+struct Inbox {
+    batches: Vec<Vec<Range<u64>>>,
+    ranges: usize,
 }
 
 /// What changes from batch to batch.
@@ -154,6 +168,7 @@ impl Release {
             repopulate: options.repopulate,
             asks_at_the_end: matches!(ram.backing(), Backing::File { .. }),
             state: Mutex::new(state),
+            inbox: Mutex::default(),
         }
     }
 
@@ -178,24 +193,40 @@ impl Release {
     }
 
     /// The balloon takes hold of `ranges`. With [`Contract::Free`] whole units of them have been discarded when this
-    /// returns; with [`Contract::MustTell`] they are only noted: the caller acknowledges the descriptor and then lets
-    /// [`work`](Self::work).
+    /// returns; with [`Contract::MustTell`] they are only written down, beside a discard that may be under way: the caller
+    /// acknowledges the descriptor and then lets [`work`](Self::work).
     ///
     /// # Errors
     /// [`Error`]; the guest need not care.
     pub fn inflate(&self, ranges: &[Range<u64>], contract: Contract) -> Result<(), Error> {
-        let mut state = self.state();
-        let ranges = self.gather(&mut state, ranges, PFN);
-        state.counters.inflated += ranges::bytes(&ranges);
         match contract {
-            Contract::Free => self.give_back(&mut state, &ranges, Marker::Vacant, Reason::Inflate).map(drop),
+            Contract::Free => {
+                let mut state = self.state();
+                let ranges = self.gather(&mut state, ranges, PFN);
+                state.counters.inflated += ranges::bytes(&ranges);
+                self.give_back(&mut state, &ranges, Marker::Vacant, Reason::Inflate).map(drop)
+            }
             Contract::MustTell => {
-                let books = self.ledger.open();
-                for range in ranges {
-                    state.carry.hold(range, |block| is_released(&books, block));
+                let mut inbox = lock(&self.inbox);
+                inbox.ranges += ranges.len();
+                inbox.batches.push(ranges.to_vec());
+                let is_full = inbox.ranges > INBOX;
+                drop(inbox);
+                if is_full {
+                    drop(self.state());
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Notes what a driver that must tell has put into the balloon.
+    fn note(&self, state: &mut Working, ranges: &[Range<u64>]) {
+        let ranges = self.gather(state, ranges, PFN);
+        state.counters.inflated += ranges::bytes(&ranges);
+        let books = self.ledger.open();
+        for range in ranges {
+            state.carry.hold(range, |block| is_released(&books, block));
         }
     }
 
@@ -333,8 +364,14 @@ impl Release {
         Counters { carried: state.carry.pending(), ..state.counters.clone() }
     }
 
+    /// The state, with everything noted that was told before.
     fn state(&self) -> MutexGuard<'_, Working> {
-        lock(&self.state)
+        let mut state = lock(&self.state);
+        let told = std::mem::take(&mut *lock(&self.inbox));
+        for ranges in &told.batches {
+            self.note(&mut state, ranges);
+        }
+        state
     }
 
     /// Step 1, but for the last alignment: clip, sort, merge, and round to whole `unit`s.

@@ -397,3 +397,30 @@ proptest! {
         prop_assert_eq!(summary.leaves.values().sum::<u64>(), summary.populated);
     }
 }
+
+#[test]
+fn a_driver_that_must_tell_waits_for_nobody_and_nothing_of_it_is_forgotten() {
+    let rig = rig(Backing::Anon, sixteen(), None);
+    rig.fill();
+    let page = |n: u64| BASE + n * page_size()..BASE + (n + 1) * page_size();
+    // Somebody has the ledger, and somebody else gives memory back meanwhile.
+    let (books, state) = (rig.release.ledger.open(), rig.release.state());
+    for n in 0..24 {
+        rig.release.inflate(&[page(n)], Contract::MustTell).unwrap();
+    }
+    drop((books, state));
+    // Told in between, a deflate counts.
+    rig.release.deflate(&[page(3)]).unwrap();
+    assert_eq!(rig.release.counters().inflated, 24 * page_size());
+    rig.release.settle().unwrap();
+    for n in 0..24 {
+        assert!(rig.reads(n, if n == 3 { n as u8 | 1 } else { 0 }), "{n}");
+    }
+    // However much there is, it is noted sooner or later.
+    for _ in 0..=INBOX {
+        rig.release.inflate(&[page(30)], Contract::MustTell).unwrap();
+    }
+    assert!(lock(&rig.release.inbox).ranges <= INBOX);
+    rig.release.settle().unwrap();
+    assert!(rig.reads(30, 0));
+}

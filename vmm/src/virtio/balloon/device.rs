@@ -18,7 +18,7 @@ use crate::virtio::queue::{self, Head, Progress, VirtQueue};
 use super::control::Control;
 use super::deadline::Deadline;
 use super::features::{self, MUST_TELL_HOST, PAGE_POISON, STATS_VQ};
-use super::memory::{Contract, Failure, Memory};
+use super::memory::{Contract, Memory, logged};
 use super::numbering::{QUEUES, Role, roles};
 use super::pfn::Pfns;
 use super::state::{Line, State};
@@ -209,19 +209,6 @@ fn ranges(buffer: &Buffer, spans: &mut Vec<Range<u64>>) {
         let start = span.address.0;
         start..start.saturating_add(span.len.into())
     }));
-}
-
-/// Reports the first failure; the guest is none the wiser, whose memory is as good as before.
-fn logged<T>(reported: &mut bool, done: Result<T, Failure>) -> Option<T> {
-    done.inspect_err(|error| {
-        if !std::mem::replace(reported, true) {
-            tracing::warn!(
-                error = &**error as &dyn std::error::Error,
-                "the balloon can't give memory back; more of it is not reported"
-            );
-        }
-    })
-    .ok()
 }
 
 impl VirtioDevice for Balloon {

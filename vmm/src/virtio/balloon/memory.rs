@@ -57,6 +57,19 @@ pub trait Memory: Send + Sync {
     fn forget(&self);
 }
 
+/// Reports the first failure; the guest is none the wiser, whose memory is as good as before.
+pub(super) fn logged<T>(reported: &mut bool, done: Result<T, Failure>) -> Option<T> {
+    done.inspect_err(|error| {
+        if !std::mem::replace(reported, true) {
+            tracing::warn!(
+                error = &**error as &dyn std::error::Error,
+                "the balloon can't give memory back; more of it is not reported"
+            );
+        }
+    })
+    .ok()
+}
+
 impl Memory for Release {
     fn inflate(&self, ranges: &[Range<u64>], contract: Contract) -> Result<(), Failure> {
         Ok(Self::inflate(self, ranges, contract)?)

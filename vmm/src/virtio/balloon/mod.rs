@@ -16,6 +16,7 @@
 //! | [`device`] | [`Balloon`]: its queues and events |
 //! | [`control`] | [`Control`]: what can be asked of it from outside |
 //! | [`memory`] | [`Memory`]: what it does to guest memory |
+//! | `behind` | [`Behind`]: the work that the guest does not wait for |
 //! | [`statistics`] | [`Statistics`]: what the guest says about its memory |
 //! | [`hinting`] | free page hinting: who has said what |
 //! | [`error`] | [`Error`]: what can't be asked of it |
@@ -25,6 +26,7 @@
 //! | `deadline`, `timer` | when parts of blocks go too |
 //! | `state` | what vCPUs, the device thread and the control share |
 
+mod behind;
 mod config_space;
 pub mod control;
 mod deadline;
@@ -44,6 +46,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use behind::Behind;
 pub use control::Control;
 pub use device::Balloon;
 pub use error::Error;
