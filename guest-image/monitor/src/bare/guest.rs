@@ -25,8 +25,12 @@ const PTW: u64 = 1 << 2;
 const DC: u64 = 1 << 12;
 const FWB: u64 = 1 << 46;
 
-/// The VMID of every guest. One is alive at a time, and its end invalidates it.
-const VMID: u16 = 1;
+/// The VMID of guests with this `VTCR_EL2`. One guest is alive at a time, and its end invalidates its VMID: so one would
+/// do for all. But KVM keeps tables of its own for each VTCR_EL2 that it has seen, and empties all those of a VMID.
+const fn vmid(vtcr: u64) -> u16 {
+    // Below 256, which every CPU has; that two share one does no harm.
+    1 + ((vtcr ^ vtcr >> 6 ^ vtcr >> 14 ^ vtcr >> 21) & 0x7f) as u16
+}
 
 /// The tables of a guest.
 pub type GuestTables<G> = Tables<G, Pool, Mmu>;
@@ -62,7 +66,7 @@ impl<'a, G: Granule> Guest<'a, G> {
             Ok(tables) => tables,
             Err(error) => fail!("tables: {error}"),
         };
-        let Some(vttbr) = config.vttbr(tables.root(), VMID) else {
+        let Some(vttbr) = config.vttbr(tables.root(), vmid(config.vtcr())) else {
             fail!("no VTTBR_EL2 for a root at {:#x}", tables.root());
         };
         tables.executor().set(vttbr);
@@ -169,27 +173,24 @@ impl<G: Granule> Drop for Guest<'_, G> {
         let Some(mut tables) = self.tables.try_write() else {
             console::fail(format_args!("a guest ends while its tables are in use"));
         };
-        if bed().nested {
-            take_by_range(&mut tables);
+        if bed().nested && bed().features.tlbi_range {
+            forget_by_range(&mut tables);
         }
     }
 }
 
-/// Takes everything that is mapped, stretch by stretch, so that dropping the tables has nothing left to invalidate:
-/// KVM answers an invalidation of a whole VMID by a walk over all of the input address space that it could have
-/// had, which takes seconds on an emulated host.
-fn take_by_range<G: Granule>(tables: &mut GuestTables<G>) {
+/// Invalidates what is mapped, stretch by stretch, so that dropping the tables has nothing left to invalidate: KVM answers
+/// an invalidation of a whole VMID by a walk over all of the input address space that it could have had, which takes
+/// seconds on an emulated host. No CPU uses the tables any more, so nothing of them can be cached anew.
+fn forget_by_range<G: Granule>(tables: &mut GuestTables<G>) {
     let mut stretches = ArrayVec::<Range<u64>, 8>::new();
+    let mut all = true;
     let listed = tables.leaves(tables.whole(), |leaf| match stretches.last_mut() {
         Some(last) if last.end == leaf.ipa => last.end = leaf.range().end,
-        // What has no room is left to the drop.
-        _ => drop(stretches.try_push(leaf.range())),
+        _ => all &= stretches.try_push(leaf.range()).is_ok(),
     });
-    if listed.is_ok() {
-        for range in stretches {
-            // It has just been listed; if it can't be taken, the drop does that.
-            let _taken = tables.unmap(range);
-            tables.flush();
-        }
+    // What can't be listed is left to the drop.
+    if listed.is_ok() && all {
+        tables.executor().retire::<G>(&stretches);
     }
 }

@@ -2,10 +2,12 @@
 
 #![expect(unsafe_code, reason = "the executor asks for a promise about EL2")]
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::arch::asm;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use stage2::el2::Vmid;
-use stage2::{Executor, Instruction, Sequence};
+use stage2::{Executor, Granule, Instruction, Sequence};
 
 /// What has been issued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -45,12 +47,34 @@ pub struct Mmu {
     by_entry: AtomicU64,
     by_range: AtomicU64,
     whole: AtomicU64,
+    retired: AtomicBool,
 }
 
 impl Mmu {
     /// Names the tables, once their root is known: before anything of them is invalidated.
     pub fn set(&self, vttbr: u64) {
         self.vttbr.store(vttbr, Ordering::Relaxed);
+    }
+
+    /// Invalidates all that is mapped, which is `stretches`, and nothing from then on: of tables that no CPU uses any
+    /// more. The CPU has FEAT_TLBIRANGE.
+    pub fn retire<G: Granule>(&self, stretches: &[Range<u64>]) {
+        // SAFETY: barriers, and invalidations, which only make the hardware look translations up again.
+        unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
+        for stretch in stretches {
+            // 2^16 granules at a time (SCALE 3, NUM 0); more than what is mapped may go.
+            for base in (stretch.start..stretch.end).step_by(1 << (16 + G::SHIFT)) {
+                let granule = u64::from(G::SHIFT / 2 - 5);
+                let operand = granule << 46 | 3 << 44 | base >> G::SHIFT;
+                // SAFETY: as above. RIPAS2E1IS, which assemblers know only where the target has it.
+                unsafe { asm!("sys #4, c8, c0, #2, {}", in(reg) operand, options(nostack, preserves_flags)) };
+            }
+        }
+        // SAFETY: as above.
+        unsafe {
+            asm!("dsb ish", "tlbi vmalle1is", "dsb ish", "isb", options(nostack, preserves_flags));
+        }
+        self.retired.store(true, Ordering::Relaxed);
     }
 
     /// What has been issued so far.
@@ -67,6 +91,9 @@ impl Mmu {
 
 impl Executor for Mmu {
     fn execute(&self, sequence: Sequence<'_>) {
+        if self.retired.load(Ordering::Relaxed) {
+            return;
+        }
         let add = |count: &AtomicU64| {
             count.fetch_add(1, Ordering::Relaxed);
         };
