@@ -90,6 +90,11 @@ impl<S: FnMut(fmt::Arguments<'_>)> Tap<S> {
         Self { sink, ok: 0, not_ok: 0, skipped: 0 }
     }
 
+    /// The number of the test that comes next.
+    pub const fn next(&self) -> u32 {
+        self.ok + self.not_ok + self.skipped + 1
+    }
+
     /// A comment.
     pub fn note(&mut self, text: fmt::Arguments<'_>) {
         (self.sink)(format_args!("# {text}"));
@@ -97,7 +102,7 @@ impl<S: FnMut(fmt::Arguments<'_>)> Tap<S> {
 
     /// One test's line.
     pub fn test(&mut self, name: fmt::Arguments<'_>, outcome: &Outcome) {
-        let number = self.ok + self.not_ok + self.skipped + 1;
+        let number = self.next();
         match outcome {
             Ok(()) => {
                 self.ok += 1;

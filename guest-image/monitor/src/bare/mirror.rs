@@ -11,6 +11,7 @@ use crate::bare::guest::Guest;
 use crate::bare::payload::{self, Routine, peek, poke};
 use crate::bare::team::{Team, Yield};
 use crate::bare::vcpu::{Answer, Vcpu};
+use crate::bare::watch;
 use crate::ensure;
 use crate::fault::{Fault, Kind};
 use crate::tap::Outcome;
@@ -76,7 +77,9 @@ impl Writers {
             // Nothing is raced with until all of them are under way.
             let under_way =
                 |cpu: usize| peek_all(field, cpu) != 0 || self.next[cpu].load(Ordering::Acquire) != 0;
+            let wait = watch::Wait::begin();
             while !writers(team).all(under_way) {
+                wait.check("every writer's first write");
                 Yield::relax();
             }
             let result = own();

@@ -15,6 +15,7 @@
 //! | [`guest`] | tables that are installed |
 //! | [`probe`] | what the hardware says: address translation instructions, and descriptors read raw |
 //! | [`mirror`] | writes, and whether each was accounted for |
+//! | [`watch`] | a payload that does not come back ends the run |
 //! | [`tests`] | the nine groups |
 //! | [`bench`] | the table of costs |
 
@@ -44,6 +45,7 @@ pub mod stage1;
 pub mod team;
 pub mod tests;
 pub mod vcpu;
+pub mod watch;
 
 pub use stage1::RawFrame;
 

@@ -51,6 +51,11 @@ impl Routine {
     pub const fn entry(self) -> u64 {
         HOME + self as u64 * 64
     }
+
+    /// Whether it goes on until it is stopped.
+    pub const fn is_endless(self) -> bool {
+        matches!(self, Self::Scatter | Self::AddUp)
+    }
 }
 
 /// The IPA of the word that stops endless routines.

@@ -14,7 +14,7 @@ use board::ram::Span;
 use board::{console, power};
 use spin::RelaxStrategy;
 
-use crate::bare::STACK;
+use crate::bare::{STACK, watch};
 
 /// How long a CPU may take to come up.
 const START_MICROS: u64 = 30_000_000;
@@ -110,7 +110,9 @@ impl Team {
         JOB.serial.fetch_add(1, Ordering::Release);
         sev();
         let result = own();
+        let wait = watch::Wait::begin();
         while JOB.left.load(Ordering::Acquire) > 0 {
+            wait.check("the other cpus finish");
             Yield::relax();
         }
         result
@@ -129,6 +131,7 @@ pub fn secondary(index: u64) -> ! {
     let mut done = 0;
     loop {
         while JOB.serial.load(Ordering::Acquire) == done {
+            watch::look();
             wfe();
         }
         done += 1;

@@ -4,11 +4,13 @@
 
 use core::arch::asm;
 
+use aarch64_cpu::registers::{Readable, TPIDR_EL2};
 use board::console;
 
 use crate::bare::bed::bed;
 use crate::bare::payload::{self, Routine};
 use crate::bare::stage1::vhe;
+use crate::bare::watch;
 use crate::fault::{Fault, hypercall};
 
 /// Where the words behind the payload's code begin.
@@ -65,6 +67,22 @@ impl Vcpu {
         self.0.x = [0; 31];
         self.0.x[1..=arguments.len()].copy_from_slice(arguments);
         (self.0.pc, self.0.pstate) = (routine.entry(), PSTATE);
+        let cpu = TPIDR_EL2.get() as usize;
+        if !routine.is_endless() {
+            watch::enter(cpu);
+        }
+        let result = self.until_done(routine, arguments, &mut answer);
+        watch::leave(cpu);
+        result
+    }
+
+    fn until_done(
+        &mut self,
+        routine: Routine,
+        arguments: &[u64],
+        answer: &mut dyn FnMut(&Fault) -> Answer,
+    ) -> Result<u64, Fault> {
+        let mut last = None;
         for _ in 0..PATIENCE {
             // SAFETY: the context is the entry code's layout, and this CPU is in a guest (`guest::enter`), so that
             // EL1 sees nothing but what the guest's tables map.
@@ -73,6 +91,7 @@ impl Vcpu {
             let fault = (kind == 0).then(|| Fault::new(esr, far, hpfar)).flatten();
             match (fault, hypercall(esr)) {
                 (Some(fault), _) => {
+                    last = Some(fault);
                     if answer(&fault) == Answer::Stop {
                         return Err(fault);
                     }
@@ -89,7 +108,9 @@ impl Vcpu {
                 )),
             }
         }
-        console::fail(format_args!("{routine:?} with {arguments:#x?} has faulted {PATIENCE} times"))
+        console::fail(format_args!(
+            "{routine:?} with {arguments:#x?} has faulted {PATIENCE} times, at last by {last:?}"
+        ))
     }
 
     /// Runs a routine that must not fault.

@@ -20,7 +20,7 @@ use stage2::{Features, G4K, G16K, G64K, Granule, GranuleSupport};
 
 use crate::bare::bed::bed;
 use crate::bare::team::Team;
-use crate::bare::{pool, stage1};
+use crate::bare::{pool, stage1, watch};
 use crate::shape::kib;
 use crate::skip;
 use crate::tap::{Miss, Outcome, Reason, Tap};
@@ -56,6 +56,7 @@ impl<'a> Suite<'a> {
     /// Runs one test. Whatever it does, every frame has to come back.
     fn test(&mut self, name: fmt::Arguments<'_>, body: impl FnOnce(&'a Team) -> Outcome) {
         let before = pool::in_use();
+        watch::begin(self.tap.next(), name);
         let mut outcome = body(self.team);
         let left = pool::in_use() - before;
         if left != 0 && !matches!(outcome, Err(Miss::Failed(_))) {
