@@ -5,19 +5,23 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use spin::RelaxStrategy;
-use stage2::{Granule, Leaf};
+use stage2::{Gather, Granule, Leaf};
 
+use crate::bare::bed::bed;
 use crate::bare::guest::Guest;
 use crate::bare::payload::{self, Routine, peek, poke};
+use crate::bare::probe;
 use crate::bare::team::{Team, Yield};
 use crate::bare::vcpu::{Answer, Vcpu};
 use crate::bare::watch;
-use crate::ensure;
 use crate::fault::{Fault, Kind};
 use crate::tap::Outcome;
+use crate::{ensure, fail};
 
 /// Pages that are written to.
 pub const PAGES: usize = 64;
+/// Translations that had been invalidated and were used again, since somebody asked.
+static REVIVED: AtomicU64 = AtomicU64::new(0);
 /// CPUs that write at most, each to a word of its own in every page.
 const WRITERS: usize = 8;
 /// Bytes between those words.
@@ -137,6 +141,11 @@ impl Writers {
     }
 }
 
+/// How often [`Mirror::look`] has seen a translation come back to life, since it was last asked.
+pub fn take_revived() -> u64 {
+    REVIVED.swap(0, Ordering::Relaxed)
+}
+
 /// The CPUs that write.
 fn writers(team: &Team) -> core::ops::Range<usize> {
     1..team.cpus().min(WRITERS)
@@ -193,6 +202,52 @@ impl Mirror {
             words[cpu] = peek(self.field.addresses(page).1 + cpu as u64 * APART);
         }
         words
+    }
+
+    /// What has been reported since the last copy is owed an invalidation.
+    pub fn owed(&self, gather: &Gather) -> Outcome {
+        for page in (0..PAGES).filter(|&page| self.reported[page]) {
+            let (ipa, _) = self.field.addresses(page);
+            ensure!(gather.overlaps(&(ipa..ipa + 1)), "page {page} was dirty, and no invalidation is owed");
+        }
+        Ok(())
+    }
+
+    /// Under KVM alone, between two invalidations: what has changed since it was copied must be dirty by now.
+    ///
+    /// KVM walks its guest's tables on a fault, and enters what it has found into its own some time later. An
+    /// invalidation of another CPU that comes in between is lost: the old translation is entered after it, and
+    /// stores go through it that no table allows any more. That is seen by doing such a store: the descriptor is clean
+    /// before and after, and it does not fault. Then the page is invalidated once more, and copied as if it had been
+    /// reported. A store that does fault says that the translation was in order, and that a write was lost.
+    pub fn look<G: Granule>(&mut self, guest: &Guest<'_, G>) -> Outcome {
+        if !bed().nested {
+            return Ok(());
+        }
+        for page in 0..PAGES {
+            // The content first: a write that is seen here was dirty before.
+            if self.reported[page] || self.read(page) == self.copy[page] {
+                continue;
+            }
+            let (ipa, _) = self.field.addresses(page);
+            let clean = || !probe::descriptor(&guest.read(), ipa).0.dirty();
+            if !clean() {
+                continue;
+            }
+            let store = Vcpu::new().write(ipa + WRITERS as u64 * APART, 1);
+            if let Err(fault) = store {
+                fail!("page {page} had changed, and was clean: a store takes {fault:?}, as it must");
+            }
+            ensure!(clean(), "page {page} had changed, and was clean; it has become dirty since");
+            let tables = guest.read();
+            let mut gather = tables.gather();
+            let aged = tables.age(ipa..ipa + G::SIZE, &mut gather, |_| {});
+            ensure!(aged.is_ok() && !gather.is_empty(), "page {page} can't be invalidated again: {aged:?}");
+            tables.invalidate(&mut gather);
+            REVIVED.fetch_add(1, Ordering::Relaxed);
+            self.reported[page] = true;
+        }
+        Ok(())
     }
 
     /// Copies what was reported, after the invalidation. `all`: everything dirty has been collected, so what has

@@ -79,6 +79,7 @@ fn there_and_back<G: Granule>(
     mirror: &mut Mirror,
 ) -> Outcome {
     let window = field.ipa..field.ipa + PAGES as u64 * G::SIZE;
+    mirror.look(guest)?;
     let mut tables = guest.write();
     if let Err(error) = tables.split(place.range(), Level::L3) {
         fail!("split: {error}");
@@ -91,6 +92,7 @@ fn there_and_back<G: Granule>(
     collect(guest, place, mirror)?;
     if guest.config().contiguous() {
         for group in window.step_by(G::group_size(Level::L3) as usize) {
+            mirror.look(guest)?;
             let visit = |leaf| harvested(merge, mirror, &leaf);
             let folded = guest.write().fold(group, Level::L3, merge, visit);
             ensure!(folded.is_ok(), "fold at {group:#x}: {folded:?}");
@@ -99,6 +101,7 @@ fn there_and_back<G: Granule>(
         }
         collect(guest, place, mirror)?;
     }
+    mirror.look(guest)?;
     let visit = |leaf| harvested(merge, mirror, &leaf);
     let done = guest.write().optimise(place.range(), merge, visit);
     ensure!(done.is_ok_and(|done| done.collapsed == 1), "collapse: {done:?}");
@@ -126,6 +129,8 @@ pub(super) fn collect<G: Granule>(
     let tables = guest.read();
     let mut gather = tables.gather();
     let result = tables.collect_dirty(place.range(), &mut gather, |leaf| mirror.report(&leaf));
+    mirror.owed(&gather)?;
+    mirror.look(guest)?;
     tables.invalidate(&mut gather);
     drop(tables);
     if let Err(error) = result {

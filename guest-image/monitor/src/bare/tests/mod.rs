@@ -20,7 +20,7 @@ use stage2::{Features, G4K, G16K, G64K, Granule, GranuleSupport};
 
 use crate::bare::bed::bed;
 use crate::bare::team::Team;
-use crate::bare::{pool, stage1, watch};
+use crate::bare::{mirror, pool, stage1, watch};
 use crate::shape::kib;
 use crate::skip;
 use crate::tap::{Miss, Outcome, Reason, Tap};
@@ -64,6 +64,12 @@ impl<'a> Suite<'a> {
                 Err(Miss::Failed(Reason::new(format_args!("{left:#x} bytes of frames did not come back"))));
         }
         self.tap.test(name, &outcome);
+        let revived = mirror::take_revived();
+        if revived > 0 {
+            self.tap.note(format_args!(
+                "KVM let {revived} stores through that the tables forbid, each by a translation that had been invalidated"
+            ));
+        }
     }
 
     /// Says that there is nothing to test, and why.
