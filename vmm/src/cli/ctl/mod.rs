@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
@@ -70,7 +71,7 @@ enum What {
     /// What is tracked of the guest's use of its memory; or track something else from now on.
     Track {
         /// Track what the guest and its devices write, in KVM's dirty log.
-        #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new())]
+        #[arg(long, value_name = "on|off", value_parser = PossibleValuesParser::new(["on", "off"]).map(|word| word == "on"))]
         dirty: Option<bool>,
         /// What sees pages used: their presence in the page tables (memfd and file), first uses by userfaultfd
         /// (anon and memfd), or DAMON (for root).
