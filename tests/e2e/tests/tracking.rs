@@ -7,6 +7,7 @@ use std::path::Path;
 use e2e::api::Api;
 use e2e::environment::linux;
 use e2e::{Guest, Kernel, Userland};
+use rustix::process::Signal;
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
@@ -141,6 +142,15 @@ fn first_uses_of_anonymous_memory_are_young() {
     told.does("dd if=/dev/zero of=/work/b bs=1M count=32 2> /dev/null");
     told.assert_holds();
     told.end();
+}
+
+#[test]
+fn a_guest_whose_first_uses_are_seen_is_whole_and_stops_on_a_signal() {
+    let args = ["run", "--memory", "16M", "--cpus", "2", "--track", "young=faults"];
+    let mut guest = Guest::start(args.iter().chain(&["--cmdline", "generations=1000000"]));
+    guest.wait_for("generation=2 bad=0");
+    guest.signal(Signal::TERM);
+    guest.expect_exit(0);
 }
 
 #[test]

@@ -100,6 +100,9 @@ impl Machine {
         let ledger = Ledger::new(&ram)?;
         let options = config.balloon.as_ref().map(release_options).unwrap_or_default();
         let release = Arc::new(Release::new(&ram, ledger.clone(), options));
+        // Not earlier: until here there is nothing to stop in order, and populating memory may take minutes. Not later: what
+        // watches memory has the first thread, and a thread that was started before would take the signals.
+        let signals = Signals::block().map_err(Error::Signals)?;
         let tracking = Arc::new(Tracking::new(config.track, &ram, ledger.clone())?);
         // The last, so that it moves no other device.
         let mut balloon = None;
@@ -113,9 +116,6 @@ impl Machine {
         timeline.memory_mapped();
         let virtio = transports(models, &ram)?;
 
-        // Not earlier: until here there is nothing to stop in order, and populating memory may take
-        // minutes. Not later: the console has the first thread.
-        let signals = Signals::block().map_err(Error::Signals)?;
         let console = Console::open(&config.console)?;
         if let Some(pty) = console.pty() {
             eprintln!("quire: the console is on {}", pty.display());
