@@ -28,12 +28,13 @@
 //! # why
 //! ok 3 - ... # SKIP what this bed can't show, and why
 //! 1..3
-//! # done: 1 ok, 1 not ok, 1 skipped
+//! # done: 1 ok, 1 not ok, 1 skipped: the MMU does not do what the tables of stage2 say
 //! ```
 //!
 //! The benchmark prints a table, a line `# goal: ...: met` or `MISSED` for each goal, and `# done` last.
 //!
-//! What keeps it from going on is a line `Bail out! REASON`, the last one.
+//! What keeps it from going on is a line `Bail out! REASON`, the last one. A payload that does not come back within
+//! some minutes is such a reason, and what was under test is `not ok`.
 //!
 //! # Map
 //!

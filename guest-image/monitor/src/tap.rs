@@ -120,11 +120,19 @@ impl<S: FnMut(fmt::Arguments<'_>)> Tap<S> {
         }
     }
 
-    /// Ends: the plan, and the last line.
+    /// Ends: the plan, and the last line, which says what it comes to.
     pub fn end(mut self) {
         let Self { ok, not_ok, skipped, .. } = self;
+        let verdict = match (ok, not_ok, skipped) {
+            (_, 1.., _) => "the MMU does not do what the tables of stage2 say",
+            (0, 0, _) => "this machine can show nothing",
+            (_, 0, 0) => "the MMU does what the tables of stage2 say",
+            (_, 0, _) => {
+                "the MMU does what the tables of stage2 say; what was skipped can't be seen on this machine"
+            }
+        };
         (self.sink)(format_args!("1..{}", ok + not_ok + skipped));
-        (self.sink)(format_args!("# done: {ok} ok, {not_ok} not ok, {skipped} skipped"));
+        (self.sink)(format_args!("# done: {ok} ok, {not_ok} not ok, {skipped} skipped: {verdict}"));
     }
 }
 
@@ -154,7 +162,7 @@ mod tests {
                 "# it is 2",
                 "ok 3 - c # SKIP no reason",
                 "1..3",
-                "# done: 1 ok, 1 not ok, 1 skipped"
+                "# done: 1 ok, 1 not ok, 1 skipped: the MMU does not do what the tables of stage2 say"
             ]
         );
     }

@@ -29,12 +29,14 @@ pub(crate) fn run(setup: &Setup, args: &HostArgs, words: &[String]) -> Result<i3
         let quire = workspace.quire(&toolchain)?;
         let folder = quire.parent().map(Path::to_path_buf);
         let mut command = vec![quire.display().to_string()];
-        command.extend(words);
+        command.extend_from_slice(&words);
         let code = in_host(setup, &workspace, &toolchain, args, &command, &Vec::from_iter(folder))?;
         (code, format!("KVM of an emulated arm64 host (kernel {})", args.kernel.name()))
     };
     if by_itself {
         eprint!("{}", summary(code, &place));
+    } else if is_monitor(&words) {
+        eprint!("{}", summary_of_monitor(code, &place));
     }
     Ok(code)
 }
@@ -66,6 +68,31 @@ fn summary(code: i32, place: &str) -> String {
          cargo lab run -- run --kernel IMAGE    a kernel of yours; paths work as you write them\n  \
          cargo lab shell                        a shell there\n  \
          cargo lab test                         every check\n"
+    )
+}
+
+/// Whether these arguments of quire start the monitor: a guest at EL2, and no kernel.
+fn is_monitor(words: &[String]) -> bool {
+    let has = |option: &str| words.iter().any(|word| word.split('=').next() == Some(option));
+    words.first().is_some_and(|word| word == "run")
+        && has("--el2")
+        && !["--kernel", "--config", "--help"].into_iter().any(has)
+        && !words.iter().any(|word| word == "--el2=off")
+}
+
+/// What the monitor has been doing.
+fn summary_of_monitor(code: i32, place: &str) -> String {
+    let end = match code {
+        0 => "The line `# done` counts what it has found.".to_owned(),
+        code => format!("quire ended with {code}: what is above says why."),
+    };
+    format!(
+        "\n  That was `quire run --el2` without a kernel, on {place}: the monitor, a small\n  \
+         hypervisor, with tables of `stage2` for its guest. {end} docs/proof.md\n  \
+         says what that shows.\n\n  \
+         cargo lab monitor                      the same without KVM: an emulated board of its own\n  \
+         cargo lab run -- run --el2 --kernel IMAGE\n                                         \
+         a kernel of yours that is a hypervisor\n"
     )
 }
 
@@ -126,4 +153,24 @@ pub(crate) fn environment(setup: &Setup) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = std::env::vars().filter(|(name, _)| ours(name)).collect();
     env.push(("QUIRE_GUEST_DIR".into(), setup.guests().display().to_string()));
     env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_monitor;
+
+    #[test]
+    fn a_guest_at_el2_without_a_kernel_is_the_monitor() {
+        let monitor = |line: &str| is_monitor(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert!(monitor("run --el2 --cpus 2") && monitor("run --el2=e2h0"));
+        for other in [
+            "run --cpus 2",
+            "doctor",
+            "run --el2=off",
+            "run --el2 --kernel Image",
+            "run --el2 --kernel=Image",
+        ] {
+            assert!(!monitor(other), "{other}");
+        }
+    }
 }
