@@ -1,13 +1,14 @@
 //! The life of a machine: power-on, resets in place, and an orderly end.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::Error;
 use super::control::Control;
-use super::machine::{Machine, Peripherals};
+use super::machine::{Machine, Peripherals, PoweredOn};
 use super::running::{Running, Stop};
 use super::timing::Timeline;
 use super::vcpu::Crash;
@@ -26,6 +27,7 @@ pub struct Ended {
     ram: GuestRam,
     ledger: Ledger,
     release: Arc<Release>,
+    closing: Closing,
 }
 
 impl Ended {
@@ -34,7 +36,11 @@ impl Ended {
     /// # Errors
     /// [`Error::Crash`] where that is how it ended; [`Error::Teardown`]: what is on disk may be incomplete.
     pub fn tear_down(self) -> Result<(), Error> {
+        self.closing.wait_until_begun();
         let report = teardown::tear_down(self.ram, &self.ledger, &self.release);
+        let started = Instant::now();
+        self.closing.wait();
+        let closing = started.elapsed();
         // What took the guest down comes first: it may be why the rest failed, too.
         self.outcome?;
         let report = report?;
@@ -44,6 +50,7 @@ impl Ended {
             harvesting = ?report.harvesting,
             writing_back = ?report.writing_back,
             releasing = ?report.releasing,
+            ?closing,
             "gave the guest's memory back"
         );
         Ok(())
@@ -109,13 +116,47 @@ fn live(control: &Control, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
     // more: they leave after the system call that they are in.
     machine.reset();
     drop((worker, balloon));
-    // Nobody writes any more: what was written is read while KVM still knows it. The VM goes before the memory, so that
-    // giving that back invalidates nothing at stage 2.
+    // Nobody writes any more: what was written is read while KVM still knows it. The VM's tables go before the memory,
+    // so that giving that back invalidates nothing at stage 2.
     if let Err(error) = machine.tracking().end() {
         tracing::warn!(%error, "what was written last counts as dirty, all of it");
     }
-    drop(on);
+    let closing = Closing::start(on);
     machine.serial().finish(CONSOLE_PATIENCE);
     let (ram, ledger, release) = machine.into_memory();
-    Ok(Ended { outcome, ram, ledger, release })
+    Ok(Ended { outcome, ram, ledger, release, closing })
+}
+
+/// A VM that no vCPU runs any more, closed by a thread of its own: KVM detaches its tables first and then waits for grace
+/// periods of the kernel's, milliseconds that need no processor. Guest memory is given back meanwhile; what goes before
+/// the tables have been detached costs an invalidation, and nothing else.
+struct Closing {
+    thread: Option<JoinHandle<()>>,
+    begun: mpsc::Receiver<()>,
+}
+
+impl Closing {
+    fn start(on: PoweredOn) -> Self {
+        let (begins, begun) = mpsc::channel();
+        let close = move || {
+            // Nobody listens where there is no memory to give back.
+            let _ = begins.send(());
+            drop(on);
+        };
+        // Where there is no thread to be had, the VM goes with what the thread would have done.
+        Self { thread: Builder::new().name("closing".into()).spawn(close).ok(), begun }
+    }
+
+    /// Waits until the VM is about to go. With one processor it would otherwise come last.
+    fn wait_until_begun(&self) {
+        // An error is a thread that never was.
+        let _ = self.begun.recv();
+    }
+
+    fn wait(self) {
+        if let Some(thread) = self.thread {
+            // A panic in there has been reported where it happened.
+            let _ = thread.join();
+        }
+    }
 }

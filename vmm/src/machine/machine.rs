@@ -59,11 +59,12 @@ pub struct Machine {
 pub struct PoweredOn {
     /// The vCPUs; the first starts at the kernel's entry.
     pub vcpus: Vec<Vcpu>,
-    /// What their threads share.
-    pub shared: Shared,
-    // Holds the in-kernel interrupt controller and the VM until the vCPUs have stopped.
+    // Holds the in-kernel interrupt controller and the VM until the vCPUs have stopped. Dropped in this order: what was
+    // registered with the VM goes with it, in one go, and not one after the other before it.
     _gic: Controller,
     _vm: Arc<MappedVm>,
+    /// What their threads share.
+    pub shared: Shared,
 }
 
 /// What the machine's owner serves while it runs.
