@@ -1,12 +1,13 @@
 //! The measurements, in the order of the table.
 
+use std::cell::OnceCell;
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::measure::trace::{Counter, Recorder, by_call, call, discards};
+use e2e::measure::trace::{Call, Counter, Recorder, by_call, call, discards};
 use e2e::measure::{Figure, Goal, Row, Table, process};
 
 use crate::balloon::{self, Movement};
@@ -24,8 +25,8 @@ const BALLOON: u64 = 512 * MIB;
 const SCATTERED: u64 = 64 * MIB;
 /// How often a movement of the balloon is repeated; the figure is the median.
 const ROUNDS: usize = 3;
-/// How often a guest is stopped; the figure is the larger one.
-const STOPS: usize = 2;
+/// How often a guest is stopped; the figure is the median.
+const STOPS: usize = 3;
 
 fn say(what: &str) {
     eprintln!("release: {what}");
@@ -49,8 +50,11 @@ fn side(kind: Kind, place: &Place) -> Side {
     for round in 1..=ROUNDS {
         say(&format!("inflate and deflate {} MiB with {kind:?}, {round} of {ROUNDS}", BALLOON / MIB));
         vmm.touch(TOUCHED);
-        inflates.push(balloon::move_to(&mut vmm, BALLOON));
-        deflates.push(balloon::move_to(&mut vmm, 0));
+        for (bytes, movements) in [(BALLOON, &mut inflates), (0, &mut deflates)] {
+            let movement = balloon::move_to(&mut vmm, bytes);
+            say(&format!("{movement:?}"));
+            movements.push(movement);
+        }
     }
     say(&format!("the same with {kind:?}, while the kernel counts system calls"));
     vmm.touch(TOUCHED);
@@ -91,23 +95,35 @@ fn deflate_rows(quire: &Side, qemu: &Side) -> Vec<Row> {
     let kernel = time(|side| side.deflate.times.system);
     let guest = time(|side| side.deflate.times.guest);
     let per_block = Goal::AtMost(Figure::count(BALLOON / BLOCK));
+    let user = time(|side| side.deflate.times.user);
     vec![
         Row::absolute("deflate: madvise and the like", calls.0, Some(calls.1), per_block),
         Row::relative("deflate: request to done", answered.0, answered.1, at_most(0.5)),
         Row::plain("deflate: in the host's kernel", kernel.0, Some(kernel.1)),
+        Row::plain("deflate: in the VMM", user.0, Some(user.1)),
         Row::plain("deflate: the guest's own share", guest.0, Some(guest.1)),
     ]
 }
 
-/// How fast free page reports are obeyed: bytes, and from the first system call of a release to the last.
-fn report(place: &Place) -> (u64, Duration) {
+/// Free page reports with Quire.
+struct Reports {
+    /// What went, and in what time: from the first system call of each round to its last. Between two rounds Linux
+    /// rests for two seconds.
+    bytes: u64,
+    time: Duration,
+    rounds: u64,
+    /// What the host maps in blocks of 2 MiB of what remains.
+    in_blocks: Figure,
+}
+
+fn report(place: &Place) -> Reports {
     say("free page reporting with Quire");
     let mut vmm = Vmm::start(Kind::Quire, place, GUEST, "report=on");
     let pid = vmm.pid();
     let look = || process::resident(pid).expect("the VMM is there");
     let recorder = Recorder::start("balloon").expect("the kernel records system calls");
     vmm.touch(TOUCHED);
-    // Linux reports two seconds after something has become free.
+    // Linux reports two seconds after something has become free, a part of it at a time.
     let (mut last, mut quiet) = (look(), Instant::now());
     let most = last;
     while quiet.elapsed() < Duration::from_secs(6) {
@@ -117,28 +133,31 @@ fn report(place: &Place) -> (u64, Duration) {
             (last, quiet) = (now, Instant::now());
         }
     }
+    let (mut time, mut rounds) = (Duration::ZERO, 0);
     let calls = recorder.read().expect("the record can be read");
-    let is_discard = |id: u64| call::DISCARDS.contains(&id);
-    let discarding = calls.iter().filter(|one| is_discard(one.id));
-    let end = discarding.clone().map(|one| one.to).max().expect("something was discarded");
-    // What the guest reports after a pause is another round.
-    let mut start = end;
-    for one in calls.iter().rev().filter(|one| one.to <= end) {
-        if start.saturating_sub(one.to) > Duration::from_secs(1) {
-            break;
+    let rest = |one: &Call, next: &Call| next.from.saturating_sub(one.to) < Duration::from_secs(1);
+    for round in calls.chunk_by(rest) {
+        // A round that found nothing to discard returned nothing.
+        if let Some(end) = round.iter().rfind(|one| call::DISCARDS.contains(&one.id)) {
+            time += end.to - round[0].from;
+            rounds += 1;
         }
-        start = one.from;
     }
-    (most - last, end - start)
+    assert!(rounds > 0, "nothing was discarded: {calls:?}");
+    Reports { bytes: most - last, time, rounds, in_blocks: in_blocks(&vmm) }
 }
 
-fn report_rows(bytes: u64, time: Duration, qemu: &Side) -> Vec<Row> {
-    let quire = Figure::rate(bytes, time);
+fn report_rows(reports: &Reports, qemu: &Side) -> Vec<Row> {
+    let quire = Figure::rate(reports.bytes, reports.time);
     let qemu = Figure::rate(qemu.inflate.freed, qemu.inflate.gone);
     let goal = Goal::AtLeast(Figure::ratio(100.0));
+    let blocks = Goal::AtLeast(Figure::percent(997, 1000));
     vec![
         Row::relative("reports of 2 MiB, against QEMU's inflate", quire, qemu, goal),
-        Row::plain("reports: memory that went", Figure::bytes(bytes), None),
+        Row::plain("reports: memory that went", Figure::bytes(reports.bytes), None),
+        Row::plain("reports: rounds", Figure::count(reports.rounds), None),
+        Row::plain("reports: time of all rounds", Figure::time(reports.time), None),
+        Row::absolute("in 2M blocks: what remains after them", reports.in_blocks, None, blocks),
     ]
 }
 
@@ -197,11 +216,15 @@ fn stop(kind: Kind, place: &Place, memory: u64, touched: u64) -> (Option<Duratio
     for _ in 0..STOPS {
         let mut vmm = Vmm::start(kind, place, memory, "");
         vmm.touch(touched);
+        vmm.yield_to_others();
         let (one, other) = vmm.terminate();
         said.extend(one);
         gone.push(other);
     }
-    (said.into_iter().max(), gone.into_iter().max().unwrap_or_default())
+    said.sort_unstable();
+    gone.sort_unstable();
+    say(&format!("until it had gone: {gone:?}; until it said so: {said:?}"));
+    (said.get(STOPS / 2).copied(), gone[STOPS / 2])
 }
 
 fn stop_rows(place: &Place) -> Vec<Row> {
@@ -269,7 +292,7 @@ fn ledger_rows() -> Vec<Row> {
     ]
 }
 
-/// Measures everything, or what the arguments name: `balloon`, `idle`, `ledger`, `blocks`, `stop`, `faults`.
+/// Measures everything, or what the arguments name: `balloon`, `reports`, `idle`, `ledger`, `blocks`, `stop`, `faults`.
 pub(crate) fn main() {
     let started = Instant::now();
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -281,13 +304,17 @@ pub(crate) fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
     let mut add = |title: &str, rows| eprint!("{}", table.add(title, rows));
+    // Two parts compare with it.
+    let qemu = OnceCell::new();
+    let qemu = || qemu.get_or_init(|| side(Kind::Qemu, &place));
     if wanted("balloon") {
-        let qemu = side(Kind::Qemu, &place);
+        let qemu = qemu();
         let quire = side(Kind::Quire, &place);
-        add(&format!("a balloon of {} MiB, touched before", BALLOON / MIB), inflate_rows(&quire, &qemu));
-        add("and back", deflate_rows(&quire, &qemu));
-        let (bytes, time) = report(&place);
-        add("free page reporting", report_rows(bytes, time, &qemu));
+        add(&format!("a balloon of {} MiB, touched before", BALLOON / MIB), inflate_rows(&quire, qemu));
+        add("and back", deflate_rows(&quire, qemu));
+    }
+    if wanted("reports") {
+        add("free page reporting", report_rows(&report(&place), qemu()));
     }
     if wanted("idle") {
         add("nothing to do", idle_rows());

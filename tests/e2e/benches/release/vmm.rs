@@ -8,8 +8,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use e2e::api::Api;
+use e2e::measure::process;
 use e2e::{Guest, Kernel, Userland, environment, userland};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, setpriority_process};
 use serde_json::{Value, json};
 
 use crate::qmp::Qmp;
@@ -148,23 +149,34 @@ impl Vmm {
         let _ = std::fs::remove_file(&socket);
         let name = socket.to_str().expect("a temporary folder has a plain name");
         let size = format!("{}M", memory >> 20);
-        let mut guest = match kind {
+        let mut command = match kind {
             Kind::Quire => {
                 let mut command = Command::new(&place.quire);
                 command.args(["run", "--memory", &size, "--balloon", balloon, "--api-sock", name]);
                 command.arg("--kernel").arg(&place.kernel).arg("--initrd").arg(&place.initrd);
-                Guest::spawn(&mut command)
+                command
             }
-            Kind::Qemu => {
-                Guest::spawn(qemu(place, &size).args(["-qmp", &format!("unix:{name},server=on,wait=off")]))
-            }
+            Kind::Qemu => qemu(place, &size),
         };
+        if kind == Kind::Qemu {
+            command.args(["-qmp", &format!("unix:{name},server=on,wait=off")]);
+        }
+        let mut guest = Guest::spawn(&mut command);
         guest.wait_for(userland::READY);
         let control = match kind {
             Kind::Quire => Control::Quire(Api::at(&socket)),
             Kind::Qemu => Control::Qemu(Qmp::connect(&socket)),
         };
         Self { guest, kind, control, memory }
+    }
+
+    /// Lets whatever else wants a processor have it before this VMM, from now on: so that who waits for a word of its,
+    /// on a host with one processor, sees it when it is said, and not when the VMM rests.
+    pub(crate) fn yield_to_others(&self) {
+        for thread in process::threads(self.pid()).expect("the VMM is there") {
+            let thread = i32::try_from(thread).ok().and_then(Pid::from_raw).expect("threads have ids");
+            setpriority_process(Some(thread), 19).expect("a thread can be made nicer");
+        }
     }
 
     /// Lets the guest do something, and waits until it has.
