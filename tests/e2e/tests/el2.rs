@@ -74,3 +74,24 @@ fn only_e2h0_lets_the_guests_kernel_leave_el2_to_its_hypervisor() {
         }
     }
 }
+
+#[test]
+fn a_kernel_with_e2h0_has_a_kvm_without_vhe() {
+    match offered().as_str() {
+        "no" => return refused("e2h0", &["FEAT_NV2"]),
+        "yes" => return refused("e2h0", &["E2H", "--el2"]),
+        _ => {}
+    }
+    if Kernel::of_host() == Kernel::Pages16k {
+        // Its KVM begins with invalidations that this host's KVM answers by walks in steps of 32 MiB: minutes.
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let initrd = Userland::new(Kernel::of_host(), "ls /dev/kvm").write(folder.path());
+    let mut guest =
+        Guest::start(linux(Kernel::of_host(), &initrd, &["--el2=e2h0", "--cpus", "2", "--memory", "512M"]));
+    guest.wait_for("CPU: All CPU(s) started at EL2");
+    guest.wait_for("Hyp nVHE mode initialized successfully");
+    guest.wait_for("\r\n/dev/kvm");
+    guest.expect_exit(0);
+}
