@@ -112,6 +112,9 @@ struct Reports {
     bytes: u64,
     time: Duration,
     rounds: u64,
+    /// Of the time, what the discards took, and the scans before them.
+    discards: Duration,
+    scans: Duration,
     /// What the host maps in blocks of 2 MiB of what remains.
     in_blocks: Figure,
 }
@@ -133,7 +136,7 @@ fn report(place: &Place) -> Reports {
             (last, quiet) = (now, Instant::now());
         }
     }
-    let (mut time, mut rounds) = (Duration::ZERO, 0);
+    let (mut time, mut rounds, mut discards, mut scans) = (Duration::ZERO, 0, Duration::ZERO, Duration::ZERO);
     let calls = recorder.read().expect("the record can be read");
     let rest = |one: &Call, next: &Call| next.from.saturating_sub(one.to) < Duration::from_secs(1);
     for round in calls.chunk_by(rest) {
@@ -141,10 +144,15 @@ fn report(place: &Place) -> Reports {
         if let Some(end) = round.iter().rfind(|one| call::DISCARDS.contains(&one.id)) {
             time += end.to - round[0].from;
             rounds += 1;
+            for one in round.iter().filter(|one| one.to <= end.to) {
+                let sum = if call::DISCARDS.contains(&one.id) { &mut discards } else { &mut scans };
+                *sum += one.to - one.from;
+            }
         }
     }
     assert!(rounds > 0, "nothing was discarded: {calls:?}");
-    Reports { bytes: most - last, time, rounds, in_blocks: in_blocks(&vmm) }
+    say(&format!("{rounds} rounds of {time:?}: discards {discards:?}, scans {scans:?}"));
+    Reports { bytes: most - last, time, rounds, discards, scans, in_blocks: in_blocks(&vmm) }
 }
 
 fn report_rows(reports: &Reports, qemu: &Side) -> Vec<Row> {
@@ -157,6 +165,8 @@ fn report_rows(reports: &Reports, qemu: &Side) -> Vec<Row> {
         Row::plain("reports: memory that went", Figure::bytes(reports.bytes), None),
         Row::plain("reports: rounds", Figure::count(reports.rounds), None),
         Row::plain("reports: time of all rounds", Figure::time(reports.time), None),
+        Row::plain("reports: of it in discards", Figure::time(reports.discards), None),
+        Row::plain("reports: of it in scans", Figure::time(reports.scans), None),
         Row::absolute("in 2M blocks: what remains after them", reports.in_blocks, None, blocks),
     ]
 }
