@@ -167,7 +167,9 @@ impl Partial {
     /// The whole `unit`s that are pending, as frames of the block.
     fn units(&self, unit: u64) -> impl Iterator<Item = Range<usize>> + '_ {
         let frames = (unit / PFN).max(1) as usize;
-        let starts = (0..self.pending.len).step_by(frames);
+        // While a balloon is emptied this is asked for every descriptor, and of no block anything is pending.
+        let len = if self.pending.is_empty() { 0 } else { self.pending.len };
+        let starts = (0..len).step_by(frames);
         starts.map(move |start| start..start + frames).filter(|range| {
             range.end <= self.pending.len && range.clone().all(|frame| self.pending.get(frame))
         })
@@ -218,6 +220,10 @@ impl Bits {
 
     fn all(&self) -> bool {
         self.count() == self.len as u64
+    }
+
+    fn is_empty(&self) -> bool {
+        self.words.iter().all(|&word| word == 0)
     }
 }
 
