@@ -9,7 +9,7 @@ use std::ptr;
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
 /// What can't be touched on either side of guest RAM. A multiple of every page size that arm64 has.
-pub(super) const GUARD: usize = 64 << 10;
+pub const GUARD: usize = 64 << 10;
 
 /// What a mapping shows.
 #[derive(Clone, Copy, Debug)]

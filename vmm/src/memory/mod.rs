@@ -75,6 +75,7 @@ pub use discard::Discard;
 pub use error::Error;
 pub use host::Host;
 pub use ledger::Ledger;
+pub use mapping::GUARD;
 pub use populate::Populate;
 pub use presence::Presence;
 pub use ram::GuestRam;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::canary::{Canaries, Harm};
+use super::canary::Canaries;
 use super::measure;
 use crate::memory::ledger::{self, Ledger, Summary};
 
@@ -32,7 +32,7 @@ pub struct Audit {
 ///
 /// # Errors
 /// [`Error`].
-pub fn audit(ledger: &Ledger, canaries: &Canaries, tolerance: u64) -> Result<Audit, Error> {
+pub fn audit(ledger: &Ledger, canaries: &[Canaries], tolerance: u64) -> Result<Audit, Error> {
     let mut findings = Vec::new();
     let mut books = ledger.open();
     // As it is first: to refresh it would heal what it has wrong.
@@ -68,8 +68,7 @@ pub fn audit(ledger: &Ledger, canaries: &Canaries, tolerance: u64) -> Result<Aud
     }
     let summary = books.summary()?;
     drop(books);
-    if let Err(harm @ (Harm::Changed { .. } | Harm::Guards { .. })) = canaries.check() {
-        findings.push(harm.to_string());
-    }
+    let harms = canaries.iter().filter_map(|canaries| canaries.check().err());
+    findings.extend(harms.map(|harm| harm.to_string()));
     Ok(Audit { apart, summary, findings })
 }

@@ -1,5 +1,9 @@
 //! Canaries: memory of our own on both sides of a region, right behind its guards. Whoever discards or writes past
 //! the region's end hits them, or loses the guards.
+//!
+//! `/proc/self/maps` shows neighbours that are alike as one: a guard may be told with the unused end of an allocator's
+//! arena, and shrink when that is used. So what is asked is whether each byte of a guard is one that nobody may touch,
+//! not where the mapping that it lies in begins and ends.
 #![expect(unsafe_code, reason = "maps pages at chosen addresses, and reads them back")]
 
 use std::fs;
@@ -8,6 +12,8 @@ use std::ops::Range;
 
 use rustix::io::Errno;
 use rustix::mm::{self, MapFlags, ProtFlags};
+
+use crate::memory::GUARD;
 
 /// Bytes of one canary: a multiple of every page size that arm64 has.
 const SIZE: u64 = 64 << 10;
@@ -35,13 +41,20 @@ pub enum Harm {
         /// Where the region begins in this process.
         region: u64,
     },
+    /// The host does not tell.
+    #[error("the guards around guest memory at {region:#x} can't be looked at: /proc/self/maps: {error}")]
+    Unseen {
+        /// Where the region begins in this process.
+        region: u64,
+        /// What it said.
+        error: io::ErrorKind,
+    },
 }
 
 /// The canaries around one region.
 #[derive(Debug)]
 pub struct Canaries {
     region: u64,
-    whole: Range<u64>,
     guards: [Range<u64>; 2],
     nests: Vec<Nest>,
 }
@@ -51,19 +64,23 @@ pub struct Canaries {
 struct Nest(u64);
 
 impl Canaries {
-    /// Places canaries around `region`, a range of this process's addresses with a guard on either side. Where
-    /// something else lies behind a guard, that side has none.
+    /// Places canaries around `region`, a range of this process's addresses with a guard of [`GUARD`] bytes on either
+    /// side. Where something else lies behind a guard, that side has none.
     ///
     /// # Errors
     /// There are no guards, or the host has no memory.
     pub fn place(region: Range<u64>) -> io::Result<Self> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "guest memory has no guards");
+        let below = region.start.checked_sub(GUARD as u64).ok_or_else(missing)?;
+        let above = region.end.checked_add(GUARD as u64).ok_or_else(missing)?;
+        let guards = [below..region.start, region.end..above];
         let maps = fs::read_to_string("/proc/self/maps")?;
-        let guards = guards(&maps, &region)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "guest memory has no guards"))?;
-        let below = guards[0].start.checked_sub(SIZE);
-        let sides = below.into_iter().chain([guards[1].end]);
+        if !guards.iter().all(|guard| is_untouchable(&maps, guard)) {
+            return Err(missing());
+        }
+        let sides = below.checked_sub(SIZE).into_iter().chain([above]);
         let nests = sides.filter_map(|at| Nest::build(at).transpose()).collect::<io::Result<_>>()?;
-        Ok(Self { region: region.start, whole: region, guards, nests })
+        Ok(Self { region: region.start, guards, nests })
     }
 
     /// How many sides have one.
@@ -77,27 +94,32 @@ impl Canaries {
     /// [`Harm`].
     pub fn check(&self) -> Result<(), Harm> {
         self.nests.iter().try_for_each(|nest| nest.check(self.region))?;
-        let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-        if guards(&maps, &self.whole).as_ref() == Some(&self.guards) {
+        let region = self.region;
+        let maps = fs::read_to_string("/proc/self/maps")
+            .map_err(|error| Harm::Unseen { region, error: error.kind() })?;
+        if self.guards.iter().all(|guard| is_untouchable(&maps, guard)) {
             Ok(())
         } else {
-            Err(Harm::Guards { region: self.region })
+            Err(Harm::Guards { region })
         }
     }
 }
 
-/// The mappings on either side of `region` that nobody may touch.
-fn guards(maps: &str, region: &Range<u64>) -> Option<[Range<u64>; 2]> {
-    let guards = maps.lines().filter_map(|line| {
-        let (range, rest) = line.split_once(' ')?;
-        let (start, end) = range.split_once('-')?;
+/// Whether nobody may touch any byte of `range`, says a text in the format of `/proc/self/maps`: in order of addresses.
+fn is_untouchable(maps: &str, range: &Range<u64>) -> bool {
+    let mappings = maps.lines().filter_map(|line| {
+        let (mapping, rest) = line.split_once(' ')?;
+        let (start, end) = mapping.split_once('-')?;
         let number = |text| u64::from_str_radix(text, 16).ok();
         rest.starts_with("---p").then_some(number(start)?..number(end)?)
     });
-    let guards: Vec<_> = guards.collect();
-    let below = guards.iter().find(|guard| guard.end == region.start)?;
-    let above = guards.iter().find(|guard| guard.start == region.end)?;
-    Some([below.clone(), above.clone()])
+    let covered = mappings.fold(
+        range.start,
+        |covered, mapping| {
+            if mapping.contains(&covered) { mapping.end } else { covered }
+        },
+    );
+    covered >= range.end
 }
 
 impl Nest {
@@ -203,8 +225,34 @@ mod tests {
     #[test]
     fn lost_guards_are_missed() {
         let maps = "1000-2000 ---p 0 00:00 0\n2000-4000 rw-p 0 00:00 0\n4000-5000 ---p 0 00:00 0\n";
-        assert_eq!(guards(maps, &(0x2000..0x4000)), Some([0x1000..0x2000, 0x4000..0x5000]));
-        assert_eq!(guards(maps, &(0x2000..0x3000)), None);
-        assert_eq!(guards(&maps.replace("4000-5000 ---p", "4000-5000 rw-p"), &(0x2000..0x4000)), None);
+        let has_both =
+            |maps: &str| [0x1000..0x2000, 0x4000..0x5000].iter().all(|guard| is_untouchable(maps, guard));
+        assert!(has_both(maps));
+        assert!(has_both(&maps.replace("1000-2000", "800-2000")), "more than the guard");
+        assert!(has_both(&maps.replace("4000-5000", "4000-4800 ---p 0 00:00 0\n4800-6000")), "in two pieces");
+        assert!(!has_both(&maps.replace("1000-2000", "1800-2000")), "its start is gone");
+        assert!(!has_both(&maps.replace("4000-5000", "4000-4800 ---p 0 00:00 0\n4c00-6000")), "a hole");
+        assert!(!has_both(&maps.replace("4000-5000 ---p", "4000-5000 rw-p")), "anybody may write");
+    }
+
+    #[test]
+    fn a_neighbour_that_changes_does_not_matter() {
+        let (_ram, range) = ram();
+        // What an allocator keeps for later looks like a guard, and the kernel shows both as one mapping.
+        let beside = (range.start - GUARD as u64 - SIZE) as *mut std::ffi::c_void;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
+        // SAFETY: FIXED_NOREPLACE replaces nothing that exists.
+        let mapped = unsafe { mm::mmap_anonymous(beside, SIZE as usize, ProtFlags::empty(), flags) };
+        let canaries = Canaries::place(range).unwrap();
+        assert_eq!(canaries.check(), Ok(()));
+        // Where something else was already, that is what does not matter.
+        if mapped.is_ok() {
+            // SAFETY: the pages that were mapped above, which nobody else knows of.
+            unsafe { mm::mprotect(beside, SIZE as usize, mm::MprotectFlags::READ) }.unwrap();
+            assert_eq!(canaries.check(), Ok(()));
+            // SAFETY: as above.
+            unsafe { mm::munmap(beside, SIZE as usize) }.unwrap();
+            assert_eq!(canaries.check(), Ok(()));
+        }
     }
 }

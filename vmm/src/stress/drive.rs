@@ -80,7 +80,8 @@ struct Drive<'a> {
     stop: &'a AtomicBool,
     control: Control,
     parts: Option<Parts>,
-    canaries: Option<Canaries>,
+    /// Of every region.
+    canaries: Vec<Canaries>,
     schedule: Schedule,
     host: Host,
     report: VmReport,
@@ -122,7 +123,7 @@ pub fn drive(options: &Options, index: u32, status: &Status, stop: &AtomicBool) 
         stop,
         control,
         parts: None,
-        canaries: None,
+        canaries: Vec::new(),
         schedule,
         host,
         report: VmReport { seed, ..VmReport::default() },
@@ -134,7 +135,7 @@ pub fn drive(options: &Options, index: u32, status: &Status, stop: &AtomicBool) 
     }
     // Whatever is held of its memory is let go first: the teardown wants all of it.
     drive.report.release = drive.parts.take().map(|parts| parts.release.counters());
-    drive.canaries = None;
+    drive.canaries.clear();
     drop(lines);
     match machine.join() {
         Ok(Ok(outcome)) => drive.end(outcome),
@@ -286,7 +287,7 @@ impl Drive<'_> {
                 match Canaries::place(region) {
                     Ok(canaries) => {
                         self.report.canaries += canaries.count();
-                        self.canaries = Some(canaries);
+                        self.canaries.push(canaries);
                     }
                     Err(error) => self.fail(format!("no canary can be placed: {error}")),
                 }
@@ -346,8 +347,7 @@ impl Drive<'_> {
     }
 
     fn check(&mut self, parts: &Parts) {
-        let Some(canaries) = &self.canaries else { return };
-        match audit(&parts.ledger, canaries, self.options.tolerance()) {
+        match audit(&parts.ledger, &self.canaries, self.options.tolerance()) {
             Ok(audit) => {
                 self.report.checks += 1;
                 self.report.apart = self.report.apart.max(audit.apart);

@@ -51,7 +51,7 @@ pub(super) struct Dry {
     ram: GuestRam,
     ledger: Ledger,
     release: Release,
-    canaries: Canaries,
+    canaries: [Canaries; 1],
     told: Told,
     contract: Contract,
     pages: Vec<Page>,
@@ -72,7 +72,7 @@ impl Dry {
         let told = Told::default();
         release.observe(Box::new(told.clone()));
         let region = ledger.open().host().remove(0);
-        let canaries = Canaries::place(region).unwrap();
+        let canaries = [Canaries::place(region).unwrap()];
         let page = Page { content: Content::Zero, held: false, dirty: false };
         let unit = release.unit();
         let pages = vec![page; pages as usize];
