@@ -2,53 +2,26 @@
 //!
 //! `SEQUENCE=1` prints the operations of each sequence before they are applied.
 
+#[path = "../../fuzz/replay.rs"]
+mod replay;
 #[path = "rings/mod.rs"]
 mod rings;
-
-use std::fs;
-use std::path::Path;
 
 use quire::config::{BalloonConfig, BlockSize};
 use rings::ground::BASE;
 use rings::guest::Guest;
 use rings::operation::{Operation, Setup};
 
-/// xorshift64*: the same sequences on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| (self.next() >> 56) as u8).collect()
-    }
-}
-
 #[test]
 fn corpus_replays() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/balloon");
-    let mut files: Vec<_> = fs::read_dir(&corpus)
-        .unwrap_or_else(|error| panic!("the corpus at {}: {error}", corpus.display()))
-        .map(|entry| entry.expect("the corpus can be listed").path())
-        .collect();
-    files.sort();
-    assert!(!files.is_empty(), "the corpus at {} is empty", corpus.display());
-    for file in files {
-        eprintln!("{}", file.display());
-        rings::run(&fs::read(&file).expect("the corpus can be read"));
-    }
+    replay::corpus("balloon", rings::run);
 }
 
 #[test]
 fn seeded_sequences_replay() {
     for seed in 1..=400u64 {
         eprintln!("seed {seed}");
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random = replay::Random::new(seed);
         let length = 64 + (random.next() % 448) as usize;
         rings::run(&random.bytes(length));
     }
