@@ -131,6 +131,11 @@ fn first_uses_of_anonymous_memory_are_young() {
     let mut told = Told::start(folder.path(), "256M,block=4K", "young=off");
     told.api.order("PATCH", "/quire/track", "{\"young\": \"faults\"}");
     told.take("age", "young");
+    // What anonymous memory does not have is refused, and what watches goes on to.
+    let (status, body) = told.api.ask("PATCH", "/quire/track", "{\"young\": \"presence\"}");
+    assert!(status == 400 && body.contains("backing=memfd"), "{body}");
+    let (_, body) = told.api.ask("GET", "/quire/track", "");
+    assert!(body.contains("\"young\":\"faults\""), "{body}");
     let idle = told.take("age", "young");
     assert!(idle < 4 * MIB, "{idle} bytes");
     // Not all of it: some was used before, and freed.

@@ -32,14 +32,7 @@ pub(super) fn change(control: &Control, body: &[u8]) -> Result<Answer, Fault> {
             "nothing is to be changed: send an object with {keys}, or one of them"
         )));
     }
-    let tracking = control.parts()?.tracking;
-    // What the host may not offer comes first: where it is refused nothing has changed.
-    if let Some(watch) = young {
-        tracking.watch(watch)?;
-    }
-    if let Some(on) = dirty {
-        tracking.log(on)?;
-    }
+    control.parts()?.tracking.change(dirty, young)?;
     Ok(Answer::Done)
 }
 

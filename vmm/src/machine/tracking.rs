@@ -143,6 +143,20 @@ impl Tracking {
         Ok(books.close_log()?)
     }
 
+    /// Tracks something else from now on; what is `None` stays.
+    ///
+    /// # Errors
+    /// Those of [`log`](Self::log) and [`watch`](Self::watch): then all of it is as it was.
+    pub fn change(&self, dirty: Option<bool>, young: Option<Watch>) -> Result<(), Error> {
+        let before = self.state().young;
+        if let Some(watch) = young {
+            self.watch(watch)?;
+        }
+        let Some(Err(error)) = dirty.map(|on| self.log(on)) else { return Ok(()) };
+        self.watch(before)?;
+        Err(error)
+    }
+
     /// Tracks what is written, or no longer.
     ///
     /// # Errors
@@ -167,18 +181,19 @@ impl Tracking {
     /// Tracks what is used by `watch`, and by nothing else.
     ///
     /// # Errors
-    /// [`Error::Watch`]: then nothing watches.
+    /// [`Error::Watch`]: then it is as it was.
     pub fn watch(&self, watch: Watch) -> Result<(), Error> {
         let mut wanted = self.wanted();
         if wanted.track.young == watch {
             return Ok(());
         }
         let mut books = self.ledger.open();
-        // First: of some kinds there can only be one.
-        books.unwatch();
-        wanted.track.young = Watch::Off;
+        // While the other one still watches, so that nothing has changed where this one is not to be had. Of some kinds
+        // there can only be one, but these are two kinds.
         let opened = young::open(watch, &self.memory, &self.backing);
-        if let Some(source) = opened.map_err(|source| Error::Watch { watch, source })? {
+        let opened = opened.map_err(|source| Error::Watch { watch, source })?;
+        books.unwatch();
+        if let Some(source) = opened {
             books.watch(source);
         }
         wanted.track.young = watch;

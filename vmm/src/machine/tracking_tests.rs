@@ -159,3 +159,31 @@ fn a_backing_that_can_not_be_watched_says_which_can() {
     assert!(tracking.watch(Watch::Presence).is_err());
     assert_eq!(tracking.state().young, Watch::Off);
 }
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let (tracking, ram) = tracking("young=presence", Backing::Memfd);
+    let tracking = tracking.unwrap();
+    tracking.age().unwrap();
+    tracking.powered_on(Box::new(|| Err("no such thing".into()))).unwrap();
+    // The log is refused after the watch has been changed.
+    assert!(matches!(tracking.change(Some(true), Some(Watch::Off)), Err(Error::Log(_))));
+    assert_eq!(tracking.state(), TrackConfig { dirty: false, young: Watch::Presence });
+    write(&ram, BASE, MIB / 4);
+    let seen = tracking.age().unwrap();
+    assert_eq!((seen.known, seen.young + seen.old), (Answer::Complete, MIB));
+
+    // A watch that this backing does not have, while another one is on.
+    let (tracking, _ram) = tracking_of_faults();
+    if let Some(tracking) = tracking {
+        assert!(matches!(tracking.watch(Watch::Presence), Err(Error::Watch { .. })));
+        assert_eq!(tracking.state().young, Watch::Faults);
+        assert_ne!(tracking.age().unwrap().known, Answer::Unknown);
+    }
+}
+
+/// Anonymous memory whose first uses are seen; absent where this user may not.
+fn tracking_of_faults() -> (Option<Tracking>, GuestRam) {
+    let (tracking, ram) = tracking("young=faults", Backing::Anon);
+    (tracking.ok(), ram)
+}
