@@ -20,8 +20,12 @@
 //! | [`memory`] | what backs guest RAM, what is known of each page, and its way back to the host | any Linux |
 //! | [`faults`] | what can be put wrong on purpose, by a feature for tests | any Linux |
 //! | `lock` | locking a mutex whose holder may have panicked | any Linux |
+//! | `say` | words on standard error, which nobody may read | any Linux |
 //! | [`devices`] | MMIO bus, serial port, clock, console | any Linux |
 //! | [`virtio`] | virtio-mmio transport, block, entropy | any Linux |
+
+// They panic where nobody reads: `say` and `cli::print` do not.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod api;
 pub mod cli;
@@ -34,5 +38,6 @@ mod lock;
 pub mod machine;
 pub mod memory;
 pub mod report;
+mod say;
 pub mod stress;
 pub mod virtio;

@@ -229,3 +229,38 @@ fn a_reader_that_stops_early_is_no_error() {
     assert!(matches!(output.status.code(), Some(0 | 1)), "{}", output.status);
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Standard error takes nothing, as where its disk is full.
+fn unheard(args: &[&str]) -> Option<i32> {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quire"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(full).status().unwrap().code()
+}
+
+#[test]
+fn what_nobody_can_read_ends_nothing_early() {
+    for (args, code) in [
+        (&["rum"][..], 2),
+        (&["run", "--memory", "0"], 2),
+        (&["ctl", "--api-sock", "/nowhere", "status"], 1),
+        // It logs its configuration before it finds that there is no such disk, or no KVM.
+        (&["run", "-vv", "--disk", "/nowhere"], 1),
+    ] {
+        assert_eq!(unheard(args), Some(code), "{args:?}");
+    }
+}
+
+#[test]
+fn a_storm_that_can_not_be_is_refused_before_it_is_announced() {
+    for (args, expected) in [
+        (vec!["--memory", "0"], "memory size is 0"),
+        (vec!["--cpus", "0"], "cpus is 0"),
+        (vec!["--memory", "64M", "--balloon", "size=65M"], "larger than the memory of 64M"),
+        (vec!["--kernel", "Image"], "--kernel is for --guest linux"),
+        (vec!["--guest", "linux"], "--kernel <FILE>"),
+        (vec!["--vms", "65"], "65 is not in 1..=64"),
+    ] {
+        let message = refusal(&[&["stress", "balloon"], args.as_slice()].concat());
+        assert!(message.contains(expected), "{args:?}: {message}");
+    }
+}

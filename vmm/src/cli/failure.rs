@@ -6,6 +6,7 @@ use std::io;
 use std::process::ExitCode;
 
 use super::log::colour;
+use crate::say::say;
 
 /// An error that knows which exit code it means.
 pub(super) trait Failure: Error {
@@ -18,7 +19,7 @@ pub(super) fn report<E: Failure>(outcome: Result<ExitCode, E>) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprint!("{}", render(&error));
+            say(format_args!("{}", render(&error)));
             ExitCode::from(error.exit_code())
         }
     }
@@ -28,7 +29,11 @@ pub(super) fn report<E: Failure>(outcome: Result<ExitCode, E>) -> ExitCode {
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
         let text = error.render();
-        if colour(&io::stderr()) { eprint!("quire: {}", text.ansi()) } else { eprint!("quire: {text}") }
+        if colour(&io::stderr()) {
+            say(format_args!("quire: {}", text.ansi()))
+        } else {
+            say(format_args!("quire: {text}"))
+        }
     } else {
         // A reader that has seen enough of the help is no error.
         let _ = error.print();

@@ -47,6 +47,8 @@ impl LogArgs {
             .with_writer(io::stderr)
             .with_ansi(colour(&io::stderr()))
             .with_target(false)
+            // Or what can't be written would be said again, by `eprintln!`, which panics then.
+            .log_internal_errors(false)
             .without_time()
             .init();
     }

@@ -1,7 +1,7 @@
 //! `quire map`: how a guest's memory is made up, of a running VM or as it was written down.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::ctl::client::{self, Client};
 use super::failure::Failure;
+use super::print::print;
 use crate::report::Map;
 
 /// The largest map that is read from a file, in bytes.
@@ -88,23 +89,25 @@ impl MapArgs {
     fn live(&self, client: &Client) -> Result<(), Error> {
         let mut map: Map = client.get("/quire/map")?;
         let Some(seconds) = self.watch else { return self.print(&map) };
-        loop {
-            let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
-            write!(io::stdout().lock(), "{clear}{map}")?;
-            io::stdout().flush()?;
+        let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
+        while print(&format!("{clear}{map}"))? {
             std::thread::sleep(Duration::from_secs(seconds));
-            map = client.get("/quire/map")?;
+            map = match client.get("/quire/map") {
+                Ok(map) => map,
+                Err(error) if error.is_end() => break,
+                Err(error) => return Err(error.into()),
+            };
         }
+        Ok(())
     }
 
     fn print(&self, map: &Map) -> Result<(), Error> {
-        let mut out = io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut out, map).map_err(io::Error::from)?;
-            writeln!(out)?;
+        let text = if self.json {
+            serde_json::to_string_pretty(map).map_err(io::Error::from)? + "\n"
         } else {
-            write!(out, "{map}")?;
-        }
+            map.to_string()
+        };
+        print(&text)?;
         Ok(())
     }
 }

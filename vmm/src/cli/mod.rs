@@ -23,6 +23,7 @@
 //! | `log` | what goes to standard error while the program works |
 //! | `failure` | an error and its causes, as they are printed |
 //! | `panic` | the terminal is restored whatever happens |
+//! | `print` | an answer on standard output |
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ mod failure;
 mod log;
 pub mod map;
 mod panic;
+mod print;
 pub mod run;
 pub mod stress;
 

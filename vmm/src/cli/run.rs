@@ -243,6 +243,7 @@ impl RunArgs {
 
         use crate::api::Server;
         use crate::machine::{self, Outcome, control::Control, timing::Timeline};
+        use crate::say::say;
 
         let timeline = Arc::new(Timeline::new(start.main, start.before));
         let control = Control::new(config.clone()).map_err(Error::Event)?;
@@ -251,16 +252,16 @@ impl RunArgs {
             config.api_sock.as_deref().map(|path| Server::start(path, control.clone())).transpose()?;
         let ended = machine::run(&control, &timeline);
         if self.timing {
-            eprint!("{timeline}");
+            say(format_args!("{timeline}"));
         }
         let ended = ended?;
         // A guest that powers itself off has said so; one that was stopped has not. Said before its memory goes: how
         // long that takes depends on how much there is.
         match &ended.outcome {
             Ok(Outcome::PowerOff) => tracing::info!("the guest powered itself off"),
-            Ok(Outcome::Signal(signal)) => eprintln!("quire: stopped the guest on {signal}"),
-            Ok(Outcome::Asked) => eprintln!("quire: stopped the guest as the API asked for it"),
-            Ok(Outcome::Quit) => eprintln!("quire: stopped the guest on Ctrl-A x"),
+            Ok(Outcome::Signal(signal)) => say(format_args!("quire: stopped the guest on {signal}\n")),
+            Ok(Outcome::Asked) => say(format_args!("quire: stopped the guest as the API asked for it\n")),
+            Ok(Outcome::Quit) => say(format_args!("quire: stopped the guest on Ctrl-A x\n")),
             Err(_) => {}
         }
         // Nobody asks for a memory that is about to go.

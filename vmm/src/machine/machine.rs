@@ -35,6 +35,7 @@ use crate::kvm::memslot::MappedVm;
 use crate::kvm::register::Register;
 use crate::memory::release::{Options, Release};
 use crate::memory::{GuestRam, Ledger};
+use crate::say::say;
 use crate::virtio::{Balloon, Block, MmioTransport, Rng, VirtioDevice, balloon};
 
 /// A machine that is switched off: everything that outlives a reset.
@@ -119,7 +120,7 @@ impl Machine {
 
         let console = Console::open(&config.console)?;
         if let Some(pty) = console.pty() {
-            eprintln!("quire: the console is on {}", pty.display());
+            say(format_args!("quire: the console is on {}\n", pty.display()));
         }
         let serial = Serial::new(console, timeline.first_console_byte()).map_err(Error::Serial)?;
         let (input, quit) = SerialInput::new(Arc::clone(&serial)).map_err(Error::Serial)?;

@@ -1,6 +1,7 @@
 //! `quire ctl` as a person calls it.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -191,6 +192,31 @@ fn stats_map_check_and_release_are_text_and_json() {
 }
 
 #[test]
+fn a_map_that_is_watched_ends_with_its_vm_and_with_its_reader() {
+    let watch = |api: &Api| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quire"));
+        command.args(["map", "--watch", "1", "--api-sock"]).arg(&api.path).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut api = with_balloon();
+    let mut child = watch(&api);
+    let mut line = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "guest memory 64M\n");
+    api.close();
+    out.read_to_string(&mut line).unwrap();
+    let (code, _, err) = end(child);
+    assert_eq!((code, err.as_str()), (0, ""));
+
+    let api = with_balloon();
+    let mut child = watch(&api);
+    drop(child.stdout.take());
+    let (code, _, err) = end(child);
+    assert_eq!((code, err.as_str()), (0, ""), "a reader that has seen enough is no error");
+}
+
+#[test]
 fn a_check_that_does_not_hold_is_exit_code_1() {
     let api = with_balloon();
     let guest = &api.machine.guest;
@@ -238,7 +264,7 @@ fn a_server_that_hangs_up_or_speaks_something_else_is_told_from_one_that_refuses
         let path = folder.path().join("api.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let server = thread::spawn(move || {
-            use std::io::{Read, Write};
+            use std::io::Write;
             let (mut stream, _) = listener.accept().unwrap();
             assert_ne!(stream.read(&mut [0; 4096]).unwrap(), 0);
             stream.write_all(answer.as_bytes()).unwrap();

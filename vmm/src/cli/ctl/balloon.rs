@@ -11,6 +11,7 @@ use serde_json::json;
 use super::Error;
 use super::client::Client;
 use crate::config::Size;
+use crate::say::say;
 
 /// How often it is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -156,7 +157,7 @@ impl Display {
                     Some((actual, at)) => *actual != watch.last && now.saturating_duration_since(*at) >= LINE,
                 };
                 if due {
-                    eprintln!("balloon: {}", text());
+                    say(format_args!("balloon: {}\n", text()));
                     *last = Some((watch.last, now));
                 }
             }

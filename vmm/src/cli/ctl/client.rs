@@ -83,6 +83,13 @@ pub enum Error {
     Refused(String),
 }
 
+impl Error {
+    /// Whether it says that a VM which has answered before has ended.
+    pub(in crate::cli) fn is_end(&self) -> bool {
+        matches!(self, Self::NoSocket { .. } | Self::Nobody { .. } | Self::Gone(_))
+    }
+}
+
 /// A client of one API socket.
 #[derive(Debug)]
 pub(in crate::cli) struct Client {

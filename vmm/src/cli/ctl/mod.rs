@@ -9,7 +9,7 @@
 //! | `balloon` | a balloon on its way to a new size |
 //! | `show` | what a person reads |
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
+use super::print::print;
 use crate::config::{Size, TrackConfig, Watch};
 use crate::machine::tracking::{Aged, Collected};
 use crate::memory::ledger::Check;
@@ -221,15 +222,20 @@ impl CtlArgs {
 
     /// What has no document for an answer.
     fn done(&self, words: &str) -> Result<(), Error> {
-        if self.json { Ok(()) } else { write(&format!("{words}\n")) }
+        if !self.json {
+            print(&format!("{words}\n"))?;
+        }
+        Ok(())
     }
 
     fn print(&self, document: &impl serde::Serialize, text: impl FnOnce() -> String) -> Result<(), Error> {
-        if self.json {
-            write(&(serde_json::to_string_pretty(document).map_err(io::Error::from)? + "\n"))
+        let text = if self.json {
+            serde_json::to_string_pretty(document).map_err(io::Error::from)? + "\n"
         } else {
-            write(&text())
-        }
+            text()
+        };
+        print(&text)?;
+        Ok(())
     }
 }
 
@@ -237,12 +243,4 @@ impl CtlArgs {
 fn state(client: &Client) -> Result<String, Error> {
     let root: Value = client.get("/")?;
     Ok(root["state"].as_str().unwrap_or_default().to_owned())
-}
-
-/// Prints; a reader that has seen enough is no error.
-fn write(text: &str) -> Result<(), Error> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }

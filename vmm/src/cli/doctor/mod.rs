@@ -16,13 +16,14 @@
 //! | `limits` | resource limits |
 //! | `probe_sys` | what no crate wraps |
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::failure::Failure;
 use super::log::colour;
+use super::print::print;
 
 mod files;
 mod host;
@@ -67,16 +68,12 @@ impl DoctorArgs {
     /// Those of writing to standard output; a reader that has seen enough is none.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let report = examine();
-        let stdout = io::stdout();
         let text = if self.json {
             serde_json::to_string_pretty(&report).map_err(io::Error::from)? + "\n"
         } else {
-            table::render(&report, colour(&stdout))
+            table::render(&report, colour(&io::stdout()))
         };
-        match stdout.lock().write_all(text.as_bytes()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
-            _ => {}
-        }
+        print(&text)?;
         Ok(if report.runs() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
