@@ -80,6 +80,19 @@ fn a_storm_says_what_it_does_and_stops_when_asked() {
 }
 
 #[test]
+fn a_storm_of_vms_that_can_not_be_made_is_an_error_and_no_finding() {
+    for (args, expected) in [
+        (["--memory", "64M,backing=file:/no/such/folder/ram"], "/no/such/folder/ram"),
+        (["--memory", "512G,backing=hugetlb,block=2M"], "hugepages-2048kB"),
+    ] {
+        let (code, text) = run([&["stress", "balloon", "--vms", "2"], &args[..]].concat());
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains("quire: error: ") && text.contains(expected), "{text}");
+        assert!(!text.contains("FAILED"), "{text}");
+    }
+}
+
+#[test]
 fn a_stock_linux_guest_survives_a_storm() {
     let folder = tempfile::tempdir().unwrap();
     // Something that uses memory, and gives it back, all the time.

@@ -1,13 +1,13 @@
 //! `quire stress`: storms.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::failure::Failure;
-use crate::config::{BalloonConfig, MemoryConfig};
+use crate::config::{self, BalloonConfig, MemoryConfig};
 use crate::stress::Options;
 use crate::stress::options::MOST_VMS;
 
@@ -86,6 +86,9 @@ pub enum Error {
     /// A kernel without a guest to boot it.
     #[error("--kernel is for --guest linux: the built-in guest has none")]
     Kernel,
+    /// The VMs can't be as they are described.
+    #[error(transparent)]
+    Config(#[from] config::Error),
     /// No seed can be had.
     #[error("the host gives no random seed: choose one with --seed")]
     Seed(#[source] rustix::io::Errno),
@@ -101,16 +104,16 @@ pub enum Error {
     #[cfg(target_arch = "aarch64")]
     #[error(transparent)]
     Storm(#[from] crate::stress::storm::Error),
-    /// The report is not to be had as JSON.
+    /// Standard output takes nothing.
     #[cfg(target_arch = "aarch64")]
-    #[error("the report can't be written: {0}")]
-    Json(#[from] serde_json::Error),
+    #[error("can't write the report: {0}")]
+    Write(#[from] std::io::Error),
 }
 
 impl Failure for Error {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Kernel => 2,
+            Self::Kernel | Self::Config(_) => 2,
             #[cfg(target_arch = "aarch64")]
             Self::Storm(crate::stress::storm::Error::Drive(crate::stress::drive::Error::Config(_))) => 2,
             _ => 1,
@@ -153,7 +156,7 @@ impl BalloonArgs {
             }
         };
         let memory = MemoryConfig { size: 128 << 20, ..MemoryConfig::default() };
-        Ok(Options {
+        let options = Options {
             seed,
             length: Duration::from_secs(self.seconds),
             steps: self.steps,
@@ -163,25 +166,30 @@ impl BalloonArgs {
             balloon: self.balloon.clone().unwrap_or_else(Options::balloon),
             guest,
             pressure: self.pressure.saturating_mul(1 << 20),
-        })
+        };
+        // Before anything is said of a storm; where the consoles go does not matter for that.
+        options.config(0, Path::new("/dev/null"), BalloonConfig::PAGE)?;
+        Ok(options)
     }
 }
 
 #[cfg(target_arch = "aarch64")]
 fn run(options: &Options, json: bool) -> Result<ExitCode, Error> {
-    use std::io::{IsTerminal, stderr};
+    use std::io::{self, IsTerminal, stderr};
     use std::sync::atomic::Ordering;
 
+    use super::print::print;
+    use crate::say::say;
     use crate::stress::drive::Status;
     use crate::stress::{Verdict, storm};
 
-    eprintln!(
-        "quire: storming {} VMs of {} MiB for {} s, seed {}",
+    say(format_args!(
+        "quire: storming {} VMs of {} MiB for {} s, seed {}\n",
         options.vms,
         options.memory.size >> 20,
         options.length.as_secs(),
         options.seed
-    );
+    ));
     let is_terminal = stderr().is_terminal();
     let mut last = Duration::ZERO;
     let show = |since: Duration, statuses: &[Status]| {
@@ -193,24 +201,25 @@ fn run(options: &Options, json: bool) -> Result<ExitCode, Error> {
         last = since;
         let sum = |value: fn(&Status) -> u64| statuses.iter().map(value).sum::<u64>();
         let (start, end) = if is_terminal { ("\r\x1b[K", "") } else { ("", "\n") };
-        eprint!(
+        say(format_args!(
             "{start}quire: {:4} s: {} steps, {} pages checked, {} MiB in balloons, {} host actions{end}",
             since.as_secs(),
             sum(|status| status.steps.load(Ordering::Relaxed)),
             sum(|status| status.checked.load(Ordering::Relaxed)),
             sum(|status| status.held.load(Ordering::Relaxed)) >> 8,
             sum(|status| status.actions.load(Ordering::Relaxed)),
-        );
+        ));
     };
     let report = storm::storm(options, show)?;
     if is_terminal {
-        eprintln!();
+        say(format_args!("\n"));
     }
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+    let text = if json {
+        serde_json::to_string_pretty(&report).map_err(io::Error::from)?
     } else {
-        println!("{report}");
-    }
+        report.to_string()
+    };
+    print(&format!("{text}\n"))?;
     Ok(match report.verdict {
         Verdict::Passed | Verdict::Interrupted => ExitCode::SUCCESS,
         Verdict::Failed => ExitCode::FAILURE,

@@ -43,6 +43,9 @@ pub enum Error {
     /// No pipe, thread or descriptor for it.
     #[error("the host has nothing left for one more VM: {0}")]
     Host(#[from] io::Error),
+    /// Its host, its memory or a file of it.
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
 }
 
 /// What can be seen of a VM while it storms.
@@ -110,10 +113,10 @@ pub fn drive(options: &Options, index: u32, status: &Status, stop: &AtomicBool) 
             let ended = machine::run(&control, &timeline);
             // The listener hears the end when nobody has the console any more.
             drop(writer);
-            let ended = ended.map_err(|error| chain(&error))?;
+            let ended = ended?;
             let outcome = ended.outcome.as_ref().ok().copied();
-            ended.tear_down().map_err(|error| chain(&error))?;
-            Ok::<_, String>(outcome)
+            ended.tear_down()?;
+            Ok::<_, machine::Error>(outcome)
         };
         thread::Builder::new().name(format!("vm{index}")).spawn(run)?
     };
@@ -133,13 +136,17 @@ pub fn drive(options: &Options, index: u32, status: &Status, stop: &AtomicBool) 
         Guest::BuiltIn => drive.follow(&lines),
         Guest::Linux { .. } => drive.lead(&lines),
     }
+    let was_there = drive.parts.is_some();
     // Whatever is held of its memory is let go first: the teardown wants all of it.
     drive.report.release = drive.parts.take().map(|parts| parts.release.counters());
     drive.canaries.clear();
     drop(lines);
     match machine.join() {
         Ok(Ok(outcome)) => drive.end(outcome),
-        Ok(Err(error)) => drive.fail(error),
+        Ok(Err(error @ machine::Error::Crash(_))) => drive.fail(chain(&error)),
+        // It never was, so nothing can be said of it.
+        Ok(Err(error)) if !was_there => return Err(error.into()),
+        Ok(Err(error)) => drive.fail(chain(&error)),
         Err(_) => drive.fail("the VM's thread panicked".to_owned()),
     }
     status.ended.store(true, Ordering::Relaxed);
