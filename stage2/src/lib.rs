@@ -28,6 +28,10 @@ mod heap;
 mod map;
 mod marker;
 mod optimise;
+#[cfg(any(feature = "alloc", test))]
+mod packed;
+#[cfg(any(feature = "alloc", test))]
+mod palette;
 mod protect;
 mod remark;
 mod runs;
@@ -56,6 +60,8 @@ pub use heap::HeapFrames;
 pub use map::Existing;
 pub use marker::Marker;
 pub use optimise::Optimised;
+#[cfg(any(feature = "alloc", test))]
+pub use packed::PackedFrames;
 pub use protect::{Marks, Protection};
 pub use runs::{Content, Run, Runs};
 pub use tables::Tables;
@@ -68,6 +74,8 @@ mod convert_tests;
 mod flat_tests;
 #[cfg(test)]
 mod must_pass_tests;
+#[cfg(test)]
+mod packed_tests;
 #[cfg(test)]
 mod raw_tests;
 #[cfg(test)]
