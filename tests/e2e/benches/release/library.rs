@@ -43,7 +43,7 @@ impl Idle {
     }
 
     fn ledger_bytes(&self) -> u64 {
-        self.ledger.open().frame_bytes()
+        self.ledger.open().held()
     }
 }
 
@@ -130,17 +130,21 @@ pub(crate) fn after_a_storm_of_blocks() -> (u64, u64) {
     (host.sizes.range(BLOCK..).map(|(_, bytes)| bytes).sum(), host.mapped)
 }
 
-/// What the ledger of a guest takes, in bytes.
+/// What the ledger of a guest takes, in bytes of heap.
 pub(crate) struct LedgerSizes {
     /// Nobody has looked at it.
     pub(crate) start: u64,
     /// Every other block of 2 MiB is in the balloon.
     pub(crate) blocks: u64,
-    /// Every other page of 4 KiB is in the balloon, one at a time, and given back.
+    /// Every other page of 4 KiB is in the balloon.
     pub(crate) pages: u64,
+    /// The most that it ever took until then, and while all of it was looked at.
+    pub(crate) most: u64,
+    /// The balloon is empty again.
+    pub(crate) after: u64,
 }
 
-/// The ledger of a guest of `size` bytes in which every other block has been touched, after storms.
+/// The ledger of a guest of `size` bytes, after storms.
 pub(crate) fn ledger(size: u64) -> LedgerSizes {
     let idle = Idle::new(size);
     let start = idle.ledger_bytes();
@@ -152,5 +156,9 @@ pub(crate) fn ledger(size: u64) -> LedgerSizes {
     idle.release.deflate(&every_other(BLOCK)).expect("the ledger takes it");
     idle.inflate(&every_other(PAGE));
     let pages = idle.ledger_bytes();
-    LedgerSizes { start, blocks, pages }
+    let check = idle.ledger.open().check().expect("the host can say what is there");
+    assert!(check.holds(), "{check:?}");
+    let most = idle.ledger.open().most_held();
+    idle.release.deflate(&every_other(PAGE)).expect("the ledger takes it");
+    LedgerSizes { start, blocks, pages, most, after: idle.ledger_bytes() }
 }

@@ -299,6 +299,13 @@ fn ledger_rows() -> Vec<Row> {
         Row::absolute("ledger of 4 GiB: at start", Figure::bytes(sizes.start), None, under(64 << 10)),
         Row::absolute("ledger: every other block released", Figure::bytes(sizes.blocks), None, under(MIB)),
         Row::absolute("ledger: every other page released", Figure::bytes(sizes.pages), None, under(MIB)),
+        Row::absolute("ledger: at its largest until then", Figure::bytes(sizes.most), None, under(MIB)),
+        Row::absolute(
+            "ledger: after the balloon is empty",
+            Figure::bytes(sizes.after),
+            None,
+            under(64 << 10),
+        ),
     ]
 }
 

@@ -79,16 +79,21 @@ impl Books {
         self.memory.iter().map(at).collect()
     }
 
-    /// Bytes that the tables take.
-    pub fn frame_bytes(&self) -> u64 {
-        self.tables.frame_bytes()
+    /// Bytes of memory that the ledger takes now.
+    pub fn held(&self) -> u64 {
+        self.tables.held()
+    }
+
+    /// The most that it ever took, between operations or in the middle of one.
+    pub fn most_held(&self) -> u64 {
+        self.tables.most_held()
     }
 
     /// Hands out the stretches of `range` in order, each as long as its state is one.
     ///
     /// # Errors
     /// [`Error::Tables`] for a range that the tables don't reach to.
-    pub fn stretches(&self, range: Range<u64>, mut visit: impl FnMut(Stretch)) -> Result<(), Error> {
+    pub fn stretches(&mut self, range: Range<u64>, mut visit: impl FnMut(Stretch)) -> Result<(), Error> {
         let mut last: Option<Stretch> = None;
         self.tables.runs(range, |run| {
             let state = State::of(run.content);
@@ -107,7 +112,7 @@ impl Books {
     ///
     /// # Errors
     /// [`Error::Tables`].
-    pub fn leaves(&self, range: Range<u64>, visit: impl FnMut(Leaf)) -> Result<(), Error> {
+    pub fn leaves(&mut self, range: Range<u64>, visit: impl FnMut(Leaf)) -> Result<(), Error> {
         Ok(self.tables.leaves(range, visit)?)
     }
 
@@ -116,7 +121,7 @@ impl Books {
     /// # Errors
     /// [`Error::Tables`].
     pub fn parts(
-        &self,
+        &mut self,
         ranges: &[Range<u64>],
         wanted: impl Fn(State) -> bool,
     ) -> Result<Vec<Range<u64>>, Error> {

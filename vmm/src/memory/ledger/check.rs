@@ -42,7 +42,7 @@ impl Books {
     ///
     /// # Errors
     /// [`Error`] where the host can't say or memory can't be read.
-    pub fn check(&self) -> Result<Check, Error> {
+    pub fn check(&mut self) -> Result<Check, Error> {
         let mut check = Check::default();
         let ram: Vec<_> = self.ram().collect();
         for range in ram {

@@ -34,8 +34,8 @@ impl Books {
     ///
     /// # Errors
     /// [`Error::Tables`].
-    pub fn summary(&self) -> Result<Summary, Error> {
-        let mut sum = Summary { ledger: self.frame_bytes(), ..Summary::default() };
+    pub fn summary(&mut self) -> Result<Summary, Error> {
+        let mut sum = Summary { ledger: self.held(), ..Summary::default() };
         let ram: Vec<_> = self.ram().collect();
         for range in ram {
             sum.total += range.end - range.start;

@@ -103,7 +103,7 @@ impl Batch<'_> {
 
     /// The parts of `open` to discard: what is populated, joined over gaps of less than a block. A gap has nothing to
     /// lose, all of it is to be released; a call more costs an invalidation more.
-    fn worth_a_call(&self, books: &Books, open: &[Range<u64>]) -> Result<Vec<Range<u64>>, Error> {
+    fn worth_a_call(&self, books: &mut Books, open: &[Range<u64>]) -> Result<Vec<Range<u64>>, Error> {
         let mut there: Vec<Range<u64>> = Vec::new();
         for run in open {
             let mut last: Option<Range<u64>> = None;

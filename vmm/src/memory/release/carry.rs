@@ -34,7 +34,7 @@ impl Carry {
     }
 
     /// Takes hold of `range`, whole page frames inside RAM. `released` says whether a block was discarded whole.
-    pub(super) fn hold(&mut self, range: Range<u64>, released: impl Fn(Range<u64>) -> bool) {
+    pub(super) fn hold(&mut self, range: Range<u64>, mut released: impl FnMut(Range<u64>) -> bool) {
         for (block, part) in pieces(range, self.block) {
             if self.whole.contains(&block) {
                 continue;
@@ -65,7 +65,7 @@ impl Carry {
     pub(super) fn let_go(
         &mut self,
         range: Range<u64>,
-        released: impl Fn(Range<u64>) -> bool,
+        mut released: impl FnMut(Range<u64>) -> bool,
     ) -> Vec<Range<u64>> {
         let mut empty = Vec::new();
         for (block, part) in pieces(range, self.block) {

@@ -225,9 +225,9 @@ impl Release {
     fn note(&self, state: &mut Working, ranges: &[Range<u64>]) {
         let ranges = self.gather(state, ranges, PFN);
         state.counters.inflated += ranges::bytes(&ranges);
-        let books = self.ledger.open();
+        let mut books = self.ledger.open();
         for range in ranges {
-            state.carry.hold(range, |block| is_released(&books, block));
+            state.carry.hold(range, |block| is_released(&mut books, block));
         }
     }
 
@@ -274,7 +274,7 @@ impl Release {
             if faults::is(Fault::ForgetDeflate) {
                 continue;
             }
-            let blocks = state.carry.let_go(range.clone(), |block| is_released(&books, block));
+            let blocks = state.carry.let_go(range.clone(), |block| is_released(&mut books, block));
             complete.extend(blocks);
         }
         // A host page of which the guest may use a part is no longer known to be zero.
@@ -435,7 +435,7 @@ impl Release {
 }
 
 /// Whether the ledger says of all of `range` that the balloon holds it.
-fn is_released(books: &Books, range: Range<u64>) -> bool {
+fn is_released(books: &mut Books, range: Range<u64>) -> bool {
     let mut all = true;
     let known = books.stretches(range, |stretch| all &= stretch.state == State::Released);
     known.is_ok() && all
