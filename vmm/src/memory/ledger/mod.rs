@@ -21,7 +21,7 @@
 //! | [`state`] | [`State`] of a page, [`Stretch`] of pages |
 //! | [`books`] | [`Books`]: the open ledger, with every operation on it |
 //! | `sources` | what it is told of writes and uses |
-//! | `tables` | the tables, whichever the host's page size |
+//! | `tables` | the tables, whichever the host's page size, packed where nobody looks |
 //! | [`summary`] | [`Summary`]: how much is in which state, in leaves of which size |
 //! | [`check`] | [`Check`]: the whole ledger held against the host |
 
