@@ -106,6 +106,7 @@ pub fn drive(options: &Options, index: u32, status: &Status, stop: &AtomicBool) 
     *lock(&status.control) = Some(control.clone());
 
     let lines = listen(reader)?;
+    let (looked, has_looked) = mpsc::channel::<()>();
     let machine = {
         let control = control.clone();
         let run = move || {
@@ -114,6 +115,8 @@ pub fn drive(options: &Options, index: u32, status: &Status, stop: &AtomicBool) 
             // The listener hears the end when nobody has the console any more.
             drop(writer);
             let ended = ended?;
+            // Its memory stays until it has been looked at. An error is a listener that is gone.
+            let _ = has_looked.recv();
             let outcome = ended.outcome.as_ref().ok().copied();
             ended.tear_down()?;
             Ok::<_, machine::Error>(outcome)
@@ -136,11 +139,14 @@ pub fn drive(options: &Options, index: u32, status: &Status, stop: &AtomicBool) 
         Guest::BuiltIn => drive.follow(&lines),
         Guest::Linux { .. } => drive.lead(&lines),
     }
+    // A stop is on its way, or the machine has ended by itself.
+    while lines.recv().is_ok() {}
     let was_there = drive.parts.is_some();
+    drive.look_back();
     // Whatever is held of its memory is let go first: the teardown wants all of it.
     drive.report.release = drive.parts.take().map(|parts| parts.release.counters());
     drive.canaries.clear();
-    drop(lines);
+    drop(looked);
     match machine.join() {
         Ok(Ok(outcome)) => drive.end(outcome),
         Ok(Err(error @ machine::Error::Crash(_))) => drive.fail(chain(&error)),
@@ -203,6 +209,10 @@ impl Drive<'_> {
     }
 
     fn hear(&mut self, line: &str) {
+        // A guest that talks is there: what is to be looked at in the end is known from its first word.
+        if self.parts.is_none() {
+            self.parts();
+        }
         match Line::parse(line) {
             Line::Progress(progress) => {
                 self.note(progress);
@@ -350,6 +360,13 @@ impl Drive<'_> {
         use machine::control::Error;
         if !matches!(error, Error::Ended | Error::Stopping) {
             self.fail(chain(error));
+        }
+    }
+
+    /// The guest has stopped, and all of its memory is still there: however short its storm was, it is looked at once.
+    fn look_back(&mut self) {
+        if let Some(parts) = self.parts.clone() {
+            self.check(&parts);
         }
     }
 
