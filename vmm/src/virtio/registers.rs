@@ -8,7 +8,7 @@
 //! |---|---|
 //! | selectors | always |
 //! | DriverFeatures | from DRIVER until FEATURES_OK |
-//! | QueueSize, QueueReady, addresses | from FEATURES_OK until DRIVER_OK; size and addresses while the queue isn't ready |
+//! | QueueSize, QueueReady, addresses | from FEATURES_OK until DRIVER_OK; size and addresses while the queue isn't ready; that a queue which isn't ready is not to be: always |
 //! | Status | bits in their order, none taken back; 0 always |
 //!
 //! A queue that is declared ready with a size or addresses that can't be used makes the device need a
@@ -243,6 +243,10 @@ impl Registers {
     }
 
     fn ready(&mut self, value: u32, memory: &GuestMemory) -> Effect {
+        // Linux takes its queues away after the reset that has done so already (vm_del_vq).
+        if value == 0 && self.queue().is_some_and(|queue| !queue.ready) {
+            return Effect::None;
+        }
         if !self.takes_queues() {
             return Effect::Refused;
         }

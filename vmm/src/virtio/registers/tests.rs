@@ -89,6 +89,23 @@ fn queue_registers_wait_for_features_ok() {
 }
 
 #[test]
+fn a_queue_that_is_not_ready_may_be_taken_away_at_any_time() {
+    // As Linux does when a driver is unbound: after the reset.
+    let memory = ram();
+    for status in [0, ACKNOWLEDGED, DRIVER, FEATURES, RUNNING] {
+        let mut registers = Registers::new(OFFERED, &[16]);
+        registers.status = status;
+        let before = registers.clone();
+        assert_eq!(registers.write(reg::VIRTIO_MMIO_QUEUE_READY, 0, &memory), Effect::None);
+        assert_eq!(registers, before);
+    }
+    let mut registers = running(&memory);
+    assert_eq!(registers.write(reg::VIRTIO_MMIO_QUEUE_READY, 0, &memory), Effect::Refused);
+    registers.selected = 2;
+    assert_eq!(registers.write(reg::VIRTIO_MMIO_QUEUE_READY, 0, &memory), Effect::Refused);
+}
+
+#[test]
 fn a_ready_queue_is_not_described_again() {
     let memory = ram();
     let mut registers = Registers::new(OFFERED, &[16]);
