@@ -94,6 +94,8 @@ fn a_storm_of_vms_that_can_not_be_made_is_an_error_and_no_finding() {
     for (args, expected) in [
         (["--memory", "64M,backing=file:/no/such/folder/ram"], "/no/such/folder/ram"),
         (["--memory", "512G,backing=hugetlb,block=2M"], "hugepages-2048kB"),
+        // More than a host of the lab has, though each of them would fit.
+        (["--memory", "4G"], "2 VMs of 4G use all of their memory, and this host has "),
     ] {
         let (code, text) = run([&["stress", "balloon", "--vms", "2"], &args[..]].concat());
         assert_eq!(code, 1, "{text}");

@@ -6,9 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::drive::{self, Status, drive};
-use super::options::Options;
+use super::options::{Guest, Options};
 use super::report::{Report, VmReport};
+use crate::config::{Backing, Size};
 use crate::machine::signals::Signals;
+use crate::memory::Host;
 
 /// How often the storm looks around.
 const TICK: Duration = Duration::from_millis(100);
@@ -19,6 +21,19 @@ pub enum Error {
     /// Signals can't be had.
     #[error("can't take signals: {0}")]
     Signals(io::Error),
+    /// The VMs would not fit into the host.
+    #[error(
+        "{vms} VMs of {} use all of their memory, and this host has {} available: take fewer (--vms) or smaller ones (--memory)",
+        Size(*memory), Size(*available)
+    )]
+    Memory {
+        /// How many.
+        vms: u32,
+        /// Bytes of each.
+        memory: u64,
+        /// Bytes that the host has without what others use, swap included.
+        available: u64,
+    },
     /// A VM could not be made.
     #[error(transparent)]
     Drive(#[from] drive::Error),
@@ -30,6 +45,7 @@ pub enum Error {
 /// [`Error`] where a VM could not even be made; the others are stopped.
 pub fn storm(options: &Options, mut show: impl FnMut(Duration, &[Status])) -> Result<Report, Error> {
     let start = Instant::now();
+    fits(options, Host::live().meminfo().map_or(u64::MAX, |info| info.available))?;
     // Before the first thread: each of them must have them blocked.
     let signals = Signals::block().map_err(Error::Signals)?;
     let stop = AtomicBool::new(false);
@@ -65,4 +81,17 @@ pub fn storm(options: &Options, mut show: impl FnMut(Duration, &[Status])) -> Re
         reports.collect()
     });
     Ok(Report::new(options.seed, start.elapsed(), options.tolerance(), vms?))
+}
+
+/// Whether the host has memory for all of them; one that has not would kill the storm in the middle. Pools and file
+/// systems are asked for theirs by each VM.
+fn fits(options: &Options, available: u64) -> Result<(), Error> {
+    let Options { vms, ref memory, ref guest, .. } = *options;
+    // Of Linux nobody knows how much it will use.
+    let is_used = *guest == Guest::BuiltIn;
+    let is_hosts = matches!(memory.backing, Backing::Anon | Backing::Memfd | Backing::Private(_));
+    if is_used && is_hosts && memory.size.saturating_mul(vms.into()) > available {
+        return Err(Error::Memory { vms, memory: memory.size, available });
+    }
+    Ok(())
 }
