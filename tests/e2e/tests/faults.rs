@@ -16,6 +16,14 @@ fn caught(fault: &str, memory: &str, balloon: &str) -> String {
     let text = Guest::spawn(&mut command).expect_exit(1);
     assert!(text.contains("FAILED: seed 1"), "{fault}: {text}");
     assert!(text.contains("FAILED at step "), "{fault}: {text}");
+    // What it says to type leads to the same step again.
+    let again = text.lines().find_map(|line| line.trim().strip_prefix("again: quire ")).unwrap_or_default();
+    let mut command = Command::new(quire_with_faults());
+    command.args(again.split_ascii_whitespace()).env("QUIRE_FAULT", fault);
+    let second = Guest::spawn(&mut command).expect_exit(1);
+    let step =
+        text.split("FAILED at step ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    assert!(second.contains(&format!("FAILED at step {step} (seed 1)")), "{fault}: {again}: {second}");
     text
 }
 

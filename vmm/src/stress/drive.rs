@@ -155,6 +155,9 @@ pub fn drive(options: &Options, index: u32, status: &Status, stop: &AtomicBool) 
         Ok(Err(error)) => drive.fail(chain(&error)),
         Err(_) => drive.fail("the VM's thread panicked".to_owned()),
     }
+    if let Some(first) = drive.report.failures.first() {
+        drive.report.again = options.again(seed, first.step);
+    }
     status.ended.store(true, Ordering::Relaxed);
     Ok(drive.report)
 }

@@ -58,6 +58,23 @@ impl Options {
         self.seed.wrapping_add(index.into())
     }
 
+    /// What a person types to see one of the VMs fail once more, alone, up to the step at which it did; `None` for a
+    /// Linux guest, which takes its own time.
+    pub fn again(&self, seed: u64, step: Option<u64>) -> Option<String> {
+        if self.guest != Guest::BuiltIn {
+            return None;
+        }
+        let Self { memory, cpus, balloon, pressure, .. } = self;
+        let steps = step.or(self.steps).map(|steps| format!(" --steps {steps}")).unwrap_or_default();
+        Some(format!(
+            "quire stress balloon --seed {seed}{steps} --seconds {} --memory {} --cpus {cpus} --balloon {} --pressure {}",
+            self.length.as_secs(),
+            quoted(&memory.to_string()),
+            quoted(&balloon.to_string()),
+            pressure >> 20,
+        ))
+    }
+
     /// How far ledger and host may be apart, in bytes for each VM: the ledger is asked a moment before the
     /// host is, and khugepaged may make a block of pages meanwhile; a file system keeps blocks of its own.
     pub fn tolerance(&self) -> u64 {
@@ -117,6 +134,12 @@ impl Options {
     }
 }
 
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |char: char| char.is_ascii_alphanumeric() || "=,:./_-+".contains(char);
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +182,19 @@ mod tests {
         assert_eq!(backing(0), Backing::File("/tmp/ram.0".into()));
         assert_ne!(backing(0), backing(1));
         assert!(options.tolerance() > 4 << 20);
+    }
+
+    #[test]
+    fn what_fails_is_seen_again_by_what_is_printed() {
+        let memory = MemoryConfig { backing: Backing::File("/tmp/it's".into()), ..options().memory };
+        let options = Options { memory, pressure: 5 << 20, ..options() };
+        assert_eq!(
+            options.again(8, Some(17)).unwrap(),
+            "quire stress balloon --seed 8 --steps 17 --seconds 3 --memory '128M,backing=file:/tmp/it'\\''s' --cpus 1 \
+             --balloon size=0,stats=1,report=on,hint=on,deflate-on-oom=on --pressure 5"
+        );
+        let linux = Guest::Linux { kernel: "Image".into(), initrd: None, cmdline: None };
+        assert_eq!(Options { guest: linux, ..options }.again(8, Some(17)), None);
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct VmReport {
     pub ledger: Option<Summary>,
     /// What was not as it has to be.
     pub failures: Vec<Failure>,
+    /// What a person types to see it fail again; absent where it did not.
+    pub again: Option<String>,
     /// It was stopped before its end.
     pub interrupted: bool,
 }
@@ -119,6 +121,9 @@ impl fmt::Display for Report {
                 }
                 writeln!(f, "(seed {}): {}", vm.seed, failure.what)?;
             }
+            if let Some(again) = &vm.again {
+                writeln!(f, "  again: {again}")?;
+            }
         }
         let verdict = match self.verdict {
             Verdict::Passed => "passed",
@@ -139,7 +144,8 @@ mod tests {
 
     fn failed() -> VmReport {
         let failure = Failure { step: Some(17), what: "address=0x40200000 kind=zero".to_owned() };
-        VmReport { seed: 8, failures: vec![failure], interrupted: true, ..VmReport::default() }
+        let again = Some("quire stress balloon --seed 8 --steps 17".to_owned());
+        VmReport { seed: 8, failures: vec![failure], again, interrupted: true, ..VmReport::default() }
     }
 
     #[test]
@@ -155,6 +161,7 @@ mod tests {
     fn a_failure_names_seed_and_step() {
         let text = report(vec![failed()]).to_string();
         assert!(text.contains("FAILED at step 17 (seed 8): address=0x40200000 kind=zero\n"), "{text}");
+        assert!(text.contains("  again: quire stress balloon --seed 8 --steps 17\n"), "{text}");
         assert!(text.ends_with("FAILED: seed 7, 1 VMs, 2.0 s"), "{text}");
     }
 
