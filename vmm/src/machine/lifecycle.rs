@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::Error;
 use super::control::Control;
+use super::heap;
 use super::machine::{Machine, Peripherals, PoweredOn};
 use super::running::{Running, Stop};
 use super::timing::Timeline;
@@ -91,6 +92,7 @@ fn live(control: &Control, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
         let mut on = machine.power_on(control)?;
         let running = Running::start(std::mem::take(&mut on.vcpus), &on.shared).map_err(Error::Threads)?;
         machine.started();
+        heap::trim();
         let stop = running.wait(&signals, &quit, control, machine.serial()).map_err(Error::Wait)?;
         // A vCPU may be waiting for a terminal that takes nothing: it could not be stopped, and who waits
         // for its thread takes no signal.

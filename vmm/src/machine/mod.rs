@@ -17,6 +17,7 @@
 //! | [`tracking`] | what is tracked of what the guest does with its memory |
 //! | `image` | the built-in guest (arm64) |
 //! | `payload` | what is booted: a kernel file or the built-in guest, and an initial RAM disk (arm64) |
+//! | `heap` | the program's own heap (arm64) |
 //! | `host` | /dev/kvm: may we use it, does the guest fit (arm64) |
 //! | `features` | what the vCPUs have (arm64) |
 //! | `gic` | the interrupt controller (arm64) |
@@ -44,6 +45,8 @@ pub mod error;
 pub mod features;
 #[cfg(target_arch = "aarch64")]
 pub mod gic;
+#[cfg(target_arch = "aarch64")]
+mod heap;
 #[cfg(target_arch = "aarch64")]
 pub mod host;
 #[cfg(target_arch = "aarch64")]
