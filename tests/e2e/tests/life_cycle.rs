@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::thread;
 
 use e2e::environment::linux;
 use e2e::guest::run;
@@ -54,6 +56,22 @@ fn signals_stop_it_in_order() {
             assert!(text.contains("quire: stopped the guest on SIG"), "{text}");
         }
     }
+}
+
+#[test]
+fn a_guest_that_is_stopped_while_its_memory_is_populated_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ram, socket) = (folder.path().join("ram"), folder.path().join("api.sock"));
+    let memory = format!("2G,backing=file:{},prefault=on", ram.display());
+    let guest = Guest::start(["run", "--memory", &memory, "--api-sock", socket.to_str().unwrap()]);
+    let populated = || fs::metadata(&ram).is_ok_and(|file| file.blocks() > 0);
+    while !populated() {
+        thread::yield_now();
+    }
+    guest.signal(Signal::TERM);
+    let text = guest.expect_exit(1);
+    assert!(text.contains("asked to stop before the guest had started"), "{text}");
+    assert!(!ram.exists() && !socket.exists());
 }
 
 #[test]

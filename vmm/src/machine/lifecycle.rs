@@ -46,7 +46,7 @@ impl Ended {
         self.outcome?;
         let report = report?;
         tracing::info!(
-            populated = report.harvest.bytes,
+            harvested = report.harvest.bytes,
             dirty = report.harvest.dirty,
             harvesting = ?report.harvesting,
             writing_back = ?report.writing_back,

@@ -98,13 +98,14 @@ impl Machine {
             models.push(Box::new(Block::open(disk)?));
         }
         models.push(Box::new(Rng::new()));
-        let ram = GuestRam::allocate(&config.memory, GuestAddress(layout::RAM_BASE))?;
+        // From here on there is something to stop in order: memory may take minutes to populate, and a file of it is made.
+        // Not later: what watches memory has the first thread, and a thread that was started before would take the signals.
+        let signals = Signals::block().map_err(Error::Signals)?;
+        let is_stopped = || matches!(signals.take(), Ok(Some(_)));
+        let ram = GuestRam::allocate_unless(&config.memory, GuestAddress(layout::RAM_BASE), &is_stopped)?;
         let ledger = Ledger::new(&ram)?;
         let options = config.balloon.as_ref().map(release_options).unwrap_or_default();
         let release = Arc::new(Release::new(&ram, ledger.clone(), options));
-        // Not earlier: until here there is nothing to stop in order, and populating memory may take minutes. Not later: what
-        // watches memory has the first thread, and a thread that was started before would take the signals.
-        let signals = Signals::block().map_err(Error::Signals)?;
         let tracking = Arc::new(Tracking::new(config.track, &ram, ledger.clone())?);
         // The last, so that it moves no other device.
         let mut balloon = None;

@@ -139,6 +139,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Somebody asked to stop meanwhile.
+    #[error("asked to stop before the guest had started, with {} of {} populated", Size(*done), Size(*size))]
+    Stopped {
+        /// Bytes populated.
+        done: u64,
+        /// Size asked for.
+        size: u64,
+    },
     /// A file of sysfs or procfs could not be read.
     #[error("can't read {}", path.display())]
     Host {

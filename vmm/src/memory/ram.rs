@@ -43,10 +43,28 @@ impl GuestRam {
     /// [`Error`]: a size that is 0, not whole blocks or more than the host has; a short pool; a file
     /// that can't be used.
     pub fn allocate(config: &MemoryConfig, base: GuestAddress) -> Result<Self, Error> {
-        Self::allocate_on(&Host::live(), config, base)
+        Self::allocate_unless(config, base, &|| false)
     }
 
-    fn allocate_on(host: &Host, config: &MemoryConfig, base: GuestAddress) -> Result<Self, Error> {
+    /// The same, given up as soon as `is_stopped` says so: `prefault` may take minutes, and asks before each piece.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], and [`Error::Stopped`] where that was so: nothing is left of it.
+    pub fn allocate_unless(
+        config: &MemoryConfig,
+        base: GuestAddress,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Result<Self, Error> {
+        Self::allocate_on(&Host::live(), config, base, is_stopped)
+    }
+
+    fn allocate_on(
+        host: &Host,
+        config: &MemoryConfig,
+        base: GuestAddress,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Result<Self, Error> {
         let size = config.size;
         if size == 0 {
             return Err(Error::Zero);
@@ -85,7 +103,7 @@ impl GuestRam {
             .ok_or_else(misplaced)?;
         advise(&region, &plan);
         if config.prefault {
-            populate(&region)?;
+            populate(&region, is_stopped)?;
         }
         let memory = GuestMemory::from_regions(vec![region]).map_err(|_| misplaced())?;
         Ok(Self { memory, backing, fresh: Mutex::new(fresh) })
@@ -179,10 +197,13 @@ fn advise(region: &Region, plan: &Plan) {
     }
 }
 
-fn populate(region: &Region) -> Result<(), Error> {
+fn populate(region: &Region, is_stopped: &dyn Fn() -> bool) -> Result<(), Error> {
     let size = region.size();
     let mut done = 0;
     while done < size {
+        if is_stopped() {
+            return Err(Error::Stopped { done, size });
+        }
         let len = POPULATE.min(size - done);
         region.advise(done, len, Harmless::Populate).map_err(|source| Error::Populate {
             done,

@@ -76,6 +76,19 @@ fn canaries_in_the_file_beyond_the_region_survive() {
 }
 
 #[test]
+fn a_prefault_that_is_stopped_leaves_nothing() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.as_path().join("ram");
+    let config = MemoryConfig { prefault: true, ..config(4 * M, config::Backing::File(path.clone())) };
+    let stopped = GuestRam::allocate_unless(&config, BASE, &|| {
+        assert!(path.exists());
+        true
+    });
+    assert!(matches!(stopped, Err(Error::Stopped { done: 0, .. })));
+    assert!(!path.exists());
+}
+
+#[test]
 fn prefault_populates_everything() {
     let folder = TempDir::new().unwrap();
     for backing in backings(folder.as_path()) {
@@ -115,9 +128,9 @@ fn prefault_of_more_than_is_free_is_refused_before_anything_is_touched() {
     fs::write(root.as_path().join("proc/meminfo"), meminfo).unwrap();
     let host = Host::fake(root.as_path(), Host::live().page_size());
     let mut config = config(4 * M, config::Backing::Anon);
-    assert!(GuestRam::allocate_on(&host, &config, BASE).is_ok());
+    assert!(GuestRam::allocate_on(&host, &config, BASE, &|| false).is_ok());
     config.prefault = true;
-    let error = GuestRam::allocate_on(&host, &config, BASE).unwrap_err();
+    let error = GuestRam::allocate_on(&host, &config, BASE, &|| false).unwrap_err();
     assert!(error.to_string().contains("the 1M that this host has available"), "{error}");
 }
 
