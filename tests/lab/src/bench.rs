@@ -22,11 +22,15 @@ const WITH_GUESTS: &str = "e2e";
 /// The benchmark that runs another VMM beside Quire.
 const COMPARED: &str = "release";
 
-/// Runs one measurement, or all; the exit code.
+/// Runs one measurement with `words` on its command line, or all; the exit code.
 ///
 /// # Errors
-/// Where there is none of that name, or it can't run.
-pub(crate) fn run(setup: &Setup, name: Option<&str>) -> Result<i32> {
+/// Where there is none of that name, it takes no words, or it can't run.
+pub(crate) fn run(setup: &Setup, name: Option<&str>, words: &[String]) -> Result<i32> {
+    if !words.is_empty() && (name.is_none() || name == Some(AT_EL2)) {
+        let what = name.unwrap_or("every measurement at once");
+        return Err(Error::Usage(format!("{what} takes no words behind --: name a measurement that does")));
+    }
     let workspace = Workspace::find()?;
     let mut all = workspace.targets("bench");
     all.push((AT_EL2.to_owned(), AT_EL2.to_owned()));
@@ -42,15 +46,15 @@ pub(crate) fn run(setup: &Setup, name: Option<&str>) -> Result<i32> {
         let guests = package == WITH_GUESTS && !run::native();
         let code = match package.as_str() {
             AT_EL2 => monitor::bench(setup)?,
-            _ if guests => in_host(setup, &workspace, name)?,
-            package => by_cargo(&workspace, package, name)?,
+            _ if guests => in_host(setup, &workspace, name, words)?,
+            package => by_cargo(&workspace, package, name, words)?,
         };
         worst = worst.max(code);
     }
     Ok(worst)
 }
 
-fn in_host(setup: &Setup, workspace: &Workspace, name: &str) -> Result<i32> {
+fn in_host(setup: &Setup, workspace: &Workspace, name: &str, more: &[String]) -> Result<i32> {
     let toolchain = Toolchain::set_up(setup)?;
     let quire = workspace.quire(&toolchain)?;
     // With the profile of releases, which the scenarios have been built with already.
@@ -74,8 +78,8 @@ fn in_host(setup: &Setup, workspace: &Workspace, name: &str) -> Result<i32> {
         variables.push(format!("QUIRE_PEER_DIR={}", path(&peer::set_up(setup)?)));
         variables.push(format!("QUIRE_REPORT_DIR={}", path(&workspace.target.join("lab"))));
     }
-    let words = ["env".to_owned()].into_iter().chain(variables).chain([path(&bench.path)]);
-    let words: Vec<_> = words.collect();
+    let program = [path(&bench.path)].into_iter().chain(more.iter().cloned());
+    let words: Vec<_> = ["env".to_owned()].into_iter().chain(variables).chain(program).collect();
     run::in_host(setup, workspace, &toolchain, &host, &words, std::slice::from_ref(&workspace.target))
 }
 
@@ -83,9 +87,12 @@ fn path(path: &std::path::Path) -> String {
     path.display().to_string()
 }
 
-fn by_cargo(workspace: &Workspace, package: &str, name: &str) -> Result<i32> {
+fn by_cargo(workspace: &Workspace, package: &str, name: &str, words: &[String]) -> Result<i32> {
     let mut command = cargo();
-    command.current_dir(&workspace.root).args(["bench", "--package", package, "--bench", name]);
+    command
+        .current_dir(&workspace.root)
+        .args(["bench", "--package", package, "--bench", name, "--"])
+        .args(words);
     leash(&mut command);
     let status = command.status().map_err(|source| Error::Spawn { program: "cargo".into(), source })?;
     Ok(status.code().unwrap_or(1))

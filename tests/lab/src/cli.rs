@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Bench {
         /// One measurement; without it, all.
         name: Option<String>,
+        /// Words for it, such as the part of `release` that is to be measured.
+        #[arg(last = true)]
+        words: Vec<String>,
     },
     /// Test stage2 under the MMU: the monitor, bare at EL2 on an emulated board.
     Monitor(MonitorArgs),

@@ -74,7 +74,7 @@ fn dispatch(cli: &Cli) -> Result<i32> {
         Command::Exec { host, args } => run::exec(&setup, host, args),
         Command::Test { filter, kernel } => check::Check::new(&setup, filter.clone(), *kernel)?.run(),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), *seconds),
-        Command::Bench { name } => bench::run(&setup, name.as_deref()),
+        Command::Bench { name, words } => bench::run(&setup, name.as_deref(), words),
         Command::Monitor(args) => monitor::run(&setup, args),
         Command::Shell { host } => run::shell(&setup, host),
     }
