@@ -82,7 +82,7 @@ fn several_vms_storm_at_once() {
 fn a_storm_says_what_it_does_and_stops_when_asked() {
     let mut guest =
         Guest::start(["stress", "balloon", "--seed", "7", "--seconds", "3600", "--memory", "64M"]);
-    guest.wait_for("quire: storming 1 VMs of 64 MiB for 3600 s, seed 7\n");
+    guest.wait_for("quire: storming 1 VMs of 64M for 3600 s, seed 7\n");
     guest.wait_for("steps, ");
     guest.signal(Signal::TERM);
     let text = guest.expect_exit(0);

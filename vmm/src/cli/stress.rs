@@ -179,14 +179,15 @@ fn run(options: &Options, json: bool) -> Result<ExitCode, Error> {
     use std::sync::atomic::Ordering;
 
     use super::print::print;
+    use crate::config::Size;
     use crate::say::say;
     use crate::stress::drive::Status;
     use crate::stress::{Verdict, storm};
 
     say(format_args!(
-        "quire: storming {} VMs of {} MiB for {} s, seed {}\n",
+        "quire: storming {} VMs of {} for {} s, seed {}\n",
         options.vms,
-        options.memory.size >> 20,
+        Size(options.memory.size),
         options.length.as_secs(),
         options.seed
     ));
