@@ -25,10 +25,10 @@ const CONSOLE_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Ended {
     /// How it ended, or what took the guest down.
     pub outcome: Result<Outcome, Crash>,
+    on: PoweredOn,
     ram: GuestRam,
     ledger: Ledger,
     release: Arc<Release>,
-    closing: Closing,
 }
 
 impl Ended {
@@ -37,10 +37,13 @@ impl Ended {
     /// # Errors
     /// [`Error::Crash`] where that is how it ended; [`Error::Teardown`]: what is on disk may be incomplete.
     pub fn tear_down(self) -> Result<(), Error> {
-        self.closing.wait_until_begun();
+        // Not before somebody has been told that the guest has stopped: how long it takes depends on how much memory there
+        // was. The VM's tables go before the memory, so that giving that back invalidates nothing at stage 2.
+        let closing = Closing::start(self.on);
+        closing.wait_until_begun();
         let report = teardown::tear_down(self.ram, &self.ledger, &self.release);
         let started = Instant::now();
-        self.closing.wait();
+        closing.wait();
         let closing = started.elapsed();
         // What took the guest down comes first: it may be why the rest failed, too.
         self.outcome?;
@@ -118,15 +121,13 @@ fn live(control: &Control, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
     // more: they leave after the system call that they are in.
     machine.reset();
     drop((worker, balloon));
-    // Nobody writes any more: what was written is read while KVM still knows it. The VM's tables go before the memory,
-    // so that giving that back invalidates nothing at stage 2.
+    // Nobody writes any more: what was written is read while KVM still knows it.
     if let Err(error) = machine.tracking().end() {
         tracing::warn!(%error, "what was written last counts as dirty, all of it");
     }
-    let closing = Closing::start(on);
     machine.serial().finish(CONSOLE_PATIENCE);
     let (ram, ledger, release) = machine.into_memory();
-    Ok(Ended { outcome, ram, ledger, release, closing })
+    Ok(Ended { outcome, on, ram, ledger, release })
 }
 
 /// A VM that no vCPU runs any more, closed by a thread of its own: KVM detaches its tables first and then waits for grace
