@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use quire::memory::GuestMemory;
 use quire::memory::Ledger;
@@ -222,6 +223,10 @@ impl Memory for Watch {
             }
         }
         Ok(())
+    }
+
+    fn acknowledged(&self, took: Duration) {
+        self.release.acknowledged(took);
     }
 
     fn report(&self, ranges: &[Range<u64>]) -> Result<u64, Failure> {

@@ -47,7 +47,7 @@ pub struct Counters {
     pub latency: Latency,
 }
 
-/// Histograms of the steps of a batch.
+/// Histograms of the steps: of a batch, and the last one of a descriptor.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Latency {
     /// Clip, sort, merge.
@@ -58,6 +58,9 @@ pub struct Latency {
     pub discard: Histogram,
     /// Tell the observers.
     pub propagate: Histogram,
+    /// Acknowledge a descriptor, from its arrival on: how long the guest waits for it. With MUST_TELL_HOST that is none of
+    /// the steps before, which follow.
+    pub acknowledge: Histogram,
 }
 
 /// Buckets of a [`Histogram`].

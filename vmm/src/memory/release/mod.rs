@@ -34,7 +34,7 @@
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stage2::{Harvest, Marker};
 
@@ -57,7 +57,7 @@ mod ranges;
 #[cfg(test)]
 mod tests;
 
-pub use counters::Counters;
+pub use counters::{Counters, Histogram};
 pub use observer::{Observer, Reason, Released, Taken};
 
 use batch::Batch;
@@ -126,6 +126,8 @@ pub struct Release {
     /// What the balloon has taken hold of and nobody has noted yet. Locked last, and for moments only: who puts something
     /// in waits for no discard.
     inbox: Mutex<Inbox>,
+    /// How long the guest waited for its descriptors. Locked last, and for moments only, for the same reason.
+    acknowledged: Mutex<Histogram>,
 }
 
 /// Ranges as they were told, each batch a descriptor's.
@@ -169,6 +171,7 @@ impl Release {
             asks_at_the_end: matches!(ram.backing(), Backing::File { .. }),
             state: Mutex::new(state),
             inbox: Mutex::default(),
+            acknowledged: Mutex::default(),
         }
     }
 
@@ -362,7 +365,14 @@ impl Release {
     /// What was done so far.
     pub fn counters(&self) -> Counters {
         let state = self.state();
-        Counters { carried: state.carry.pending(), ..state.counters.clone() }
+        let mut counters = Counters { carried: state.carry.pending(), ..state.counters.clone() };
+        counters.latency.acknowledge = lock(&self.acknowledged).clone();
+        counters
+    }
+
+    /// Step 5, which is the device's: a descriptor was acknowledged this long after it had arrived.
+    pub fn acknowledged(&self, took: Duration) {
+        lock(&self.acknowledged).add(took);
     }
 
     /// The state, with everything noted that was told before.

@@ -113,6 +113,16 @@ fn with_a_promise_whole_blocks_are_discarded_after_the_acknowledgement() {
     }
 }
 
+#[test]
+fn how_long_a_descriptor_took_is_counted_while_a_discard_goes_on() {
+    let rig = rig(Backing::Anon, sixteen(), None);
+    let working = lock(&rig.release.state);
+    rig.release.acknowledged(Duration::from_nanos(5000));
+    drop(working);
+    let acknowledge = rig.release.counters().latency.acknowledge;
+    assert_eq!((acknowledge.count, acknowledge.total_ns), (1, 5000));
+}
+
 /// Sub-page state that crosses descriptors (QEMU, virtio-balloon's partially ballooned pages): inflate 15 of 16, deflate
 /// one and write to it, inflate the last.
 #[test]

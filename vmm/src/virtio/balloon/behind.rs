@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use crate::lock::lock;
 
@@ -114,6 +115,10 @@ impl Memory for Behind {
         self.memory.hint(ranges)
     }
 
+    fn acknowledged(&self, took: Duration) {
+        self.memory.acknowledged(took);
+    }
+
     fn forget(&self) {
         self.memory.forget();
     }
@@ -179,6 +184,8 @@ mod tests {
         fn hint(&self, _: &[Range<u64>]) -> Result<(), Failure> {
             Ok(())
         }
+
+        fn acknowledged(&self, _: Duration) {}
 
         fn forget(&self) {}
     }

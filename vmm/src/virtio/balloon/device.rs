@@ -5,12 +5,13 @@ use std::io;
 use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
 
 use crate::config::BalloonConfig;
 use crate::faults::{self, Fault};
+use crate::memory::GuestMemory;
 use crate::virtio::chain::{Buffer, Chain};
 use crate::virtio::device::{Activation, ConfigSpace, Stop, VirtioDevice};
 use crate::virtio::queue::{self, Head, Progress, VirtQueue};
@@ -89,7 +90,7 @@ impl Balloon {
         // A guest has no more pages than these: a longer list is nonsense from there on.
         let most = self.state.ram / BalloonConfig::PAGE;
         let mut is_noted = false;
-        let progress = queue.serve(|memory, chain| {
+        let progress = serve(queue, &**release, |memory, chain| {
             if !chain.is_sound() {
                 return Some(0);
             }
@@ -147,7 +148,7 @@ impl Balloon {
         let Some(queue) = driver.queues.get_mut(index).and_then(Option::as_mut) else {
             return Ok(Progress::Idle);
         };
-        queue.serve(|memory, chain| {
+        serve(queue, &**release, |memory, chain| {
             if !chain.is_sound() {
                 return Some(0);
             }
@@ -179,8 +180,23 @@ impl Balloon {
         let Some(queue) = driver.queues.get_mut(index).and_then(Option::as_mut) else {
             return Ok(Progress::Idle);
         };
-        queue.serve(|_, chain| Some(free(&**release, spans, chain, poison, reported)))
+        serve(queue, &**release, |_, chain| Some(free(&**release, spans, chain, poison, reported)))
     }
+}
+
+/// [Serves](VirtQueue::serve) a queue, and tells the release how long the guest waits for each descriptor.
+fn serve(
+    queue: &mut VirtQueue,
+    release: &dyn Memory,
+    mut each: impl FnMut(&GuestMemory, &Chain) -> Option<u32>,
+) -> Result<Progress, queue::Error> {
+    queue.take(|queue, chain, head| {
+        let arrived = Instant::now();
+        let Some(written) = each(queue.memory(), chain) else { return Ok(ControlFlow::Break(())) };
+        queue.finish(head, written)?;
+        release.acknowledged(arrived.elapsed());
+        Ok(ControlFlow::Continue(()))
+    })
 }
 
 /// Gives back what a report names; returns how many bytes, from the first one on, have been made zero by it.

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::ops::Range;
+use std::time::Duration;
 
 pub use crate::memory::release::Contract;
 use crate::memory::release::Release;
@@ -53,6 +54,9 @@ pub trait Memory: Send + Sync {
     /// The host's.
     fn hint(&self, ranges: &[Range<u64>]) -> Result<(), Failure>;
 
+    /// A descriptor was acknowledged this long after it had arrived.
+    fn acknowledged(&self, took: Duration);
+
     /// There is no balloon any more: the guest uses all of its memory as it likes.
     fn forget(&self);
 }
@@ -97,6 +101,10 @@ impl Memory for Release {
 
     fn hint(&self, ranges: &[Range<u64>]) -> Result<(), Failure> {
         Ok(Self::hint(self, ranges)?)
+    }
+
+    fn acknowledged(&self, took: Duration) {
+        Self::acknowledged(self, took);
     }
 
     fn forget(&self) {

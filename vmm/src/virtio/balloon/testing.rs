@@ -1,8 +1,9 @@
 //! A balloon whose memory writes down what is done to it.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use vm_memory::{Bytes, GuestAddress};
@@ -34,6 +35,8 @@ pub(super) struct Recorder {
     calls: Mutex<Vec<(Call, u16)>>,
     /// Where they count what they have returned.
     returned: Mutex<Option<(GuestMemory, [u64; 2])>>,
+    /// How many descriptors were acknowledged.
+    acknowledged: AtomicUsize,
     /// What `has_partial` says.
     pub(super) partial: AtomicBool,
     /// All of it fails.
@@ -55,6 +58,11 @@ impl Recorder {
     /// What was asked since the last time.
     pub(super) fn calls(&self) -> Vec<Call> {
         self.timed().into_iter().map(|(call, _)| call).collect()
+    }
+
+    /// How many descriptors were acknowledged since the last time.
+    pub(super) fn acknowledgements(&self) -> usize {
+        self.acknowledged.swap(0, Ordering::Relaxed)
     }
 
     /// The same, each with how many chains queues 0 and 1 had returned by then.
@@ -93,6 +101,10 @@ impl Memory for Recorder {
 
     fn hint(&self, ranges: &[Range<u64>]) -> Result<(), Failure> {
         self.note(Call::Hint(ranges.to_vec()))
+    }
+
+    fn acknowledged(&self, _: Duration) {
+        self.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
 
     fn forget(&self) {

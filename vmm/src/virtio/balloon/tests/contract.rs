@@ -22,6 +22,7 @@ fn pages_are_named_in_units_of_4k_and_neighbours_are_joined() {
     );
     assert_eq!(rig.driver.used(INFLATE), [(0, 0)]);
     assert_eq!(rig.driver.used(DEFLATE), [(0, 0)]);
+    assert_eq!(rig.memory.acknowledgements(), 2);
 }
 
 #[test]
@@ -48,6 +49,7 @@ fn with_must_tell_host_the_guest_is_told_before_the_work_is_done() {
     rig.driver.run();
     let expected = |returned| (Call::Inflate(vec![pages(0, 1)], MustTell), returned);
     assert_eq!(rig.memory.timed(), [expected(0), expected(1), expected(2), (Call::Work, 3)]);
+    assert_eq!(rig.memory.acknowledgements(), 3, "each has its latency");
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn a_round_of_hints_begins_with_its_id_and_ends_with_a_stop() {
         hint(&mut rig, 4);
         rig.driver.run();
         assert_eq!(rig.memory.calls(), [Call::Hint(vec![pages(2, 1)]), Call::Hint(vec![pages(3, 1)])]);
-        assert_eq!(rig.driver.used(QUEUE).len(), 8);
+        assert_eq!((rig.driver.used(QUEUE).len(), rig.memory.acknowledgements()), (8, 8));
         let status = rig.control.hinting_status().unwrap();
         let shown = if acknowledge { DONE } else { id };
         assert_eq!((status.host_cmd, status.guest_cmd, rig.config(8)), (shown, Some(STOP), shown));

@@ -33,6 +33,7 @@ fn a_report_is_one_batch_and_is_gone_before_the_guest_is_told() {
     let mut rig = Rig::start("report=on", PAGE_REPORTING);
     assert_eq!(report(&mut rig), [0x5000]);
     assert_eq!(rig.memory.calls(), [Call::Report(vec![pages(8, 1), pages(2, 4)])]);
+    assert_eq!(rig.memory.acknowledgements(), 1);
 }
 
 #[test]
