@@ -25,10 +25,10 @@ const CONSOLE_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Ended {
     /// How it ended, or what took the guest down.
     pub outcome: Result<Outcome, Crash>,
-    on: PoweredOn,
     ram: GuestRam,
     ledger: Ledger,
     release: Arc<Release>,
+    closing: Closing,
 }
 
 impl Ended {
@@ -37,13 +37,10 @@ impl Ended {
     /// # Errors
     /// [`Error::Crash`] where that is how it ended; [`Error::Teardown`]: what is on disk may be incomplete.
     pub fn tear_down(self) -> Result<(), Error> {
-        // Not before somebody has been told that the guest has stopped: how long it takes depends on how much memory there
-        // was. The VM's tables go before the memory, so that giving that back invalidates nothing at stage 2.
-        let closing = Closing::start(self.on);
-        closing.wait_until_begun();
+        self.closing.wait_until_begun();
         let report = teardown::tear_down(self.ram, &self.ledger, &self.release);
         let started = Instant::now();
-        closing.wait();
+        self.closing.wait();
         let closing = started.elapsed();
         // What took the guest down comes first: it may be why the rest failed, too.
         self.outcome?;
@@ -127,7 +124,10 @@ fn live(control: &Control, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
     }
     machine.serial().finish(CONSOLE_PATIENCE);
     let (ram, ledger, release) = machine.into_memory();
-    Ok(Ended { outcome, on, ram, ledger, release })
+    // The VM's tables go before the memory, so that giving that back invalidates nothing at stage 2. The last thing here: from
+    // now on this thread waits for nothing until it has been said that the guest has stopped, and so has the processor first.
+    let closing = Closing::start(on);
+    Ok(Ended { outcome, ram, ledger, release, closing })
 }
 
 /// A VM that no vCPU runs any more, closed by a thread of its own: KVM detaches its tables first and then waits for grace
