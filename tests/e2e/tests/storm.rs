@@ -91,13 +91,17 @@ fn a_storm_says_what_it_does_and_stops_when_asked() {
 
 #[test]
 fn a_storm_of_vms_that_can_not_be_made_is_an_error_and_no_finding() {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+    let total: u64 = total.trim().trim_end_matches(" kB").parse().unwrap();
+    let quarter = format!("{}M", total >> 12);
     for (args, expected) in [
         (["--memory", "64M,backing=file:/no/such/folder/ram"], "/no/such/folder/ram"),
         (["--memory", "512G,backing=hugetlb,block=2M"], "hugepages-2048kB"),
-        // More than a host of the lab has, though each of them would fit.
-        (["--memory", "4G"], "2 VMs of 4G use all of their memory, and this host has "),
+        // Sixteen times what this host has, though each of them would fit.
+        (["--memory", &quarter], "use all of their memory, and this host has "),
     ] {
-        let (code, text) = run([&["stress", "balloon", "--vms", "2"], &args[..]].concat());
+        let (code, text) = run([&["stress", "balloon", "--vms", "64"], &args[..]].concat());
         assert_eq!(code, 1, "{text}");
         assert!(text.contains("quire: error: ") && text.contains(expected), "{text}");
         assert!(!text.contains("FAILED"), "{text}");

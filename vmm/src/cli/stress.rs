@@ -33,7 +33,7 @@ pub struct BalloonArgs {
     /// What everything follows from; VM number I has the seed N + I [default: another one each time].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// How long.
+    /// How long; with --guest linux from when the guest drives its balloon.
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     seconds: u64,
     /// End after so many steps of the guest, if that is before.
