@@ -14,6 +14,7 @@ use super::running::{Running, Stop};
 use super::timing::Timeline;
 use super::vcpu::Crash;
 use super::worker::Worker;
+use crate::config::El2;
 use crate::memory::release::Release;
 use crate::memory::{GuestRam, Ledger, teardown};
 
@@ -28,6 +29,8 @@ pub struct Ended {
     ram: GuestRam,
     ledger: Ledger,
     release: Arc<Release>,
+    /// Whether KVM has made tables for guests of the guest.
+    nested: bool,
     closing: Closing,
 }
 
@@ -36,12 +39,20 @@ impl Ended {
     ///
     /// # Errors
     /// [`Error::Crash`] where that is how it ended; [`Error::Teardown`]: what is on disk may be incomplete.
-    pub fn tear_down(self) -> Result<(), Error> {
-        self.closing.wait_until_begun();
+    pub fn tear_down(mut self) -> Result<(), Error> {
+        let started = Instant::now();
+        if self.nested {
+            // For every piece of memory that goes, KVM would empty each set of tables of the guest's guests, by a walk over
+            // all of the host's physical address space.
+            self.closing.wait();
+        } else {
+            self.closing.wait_until_begun();
+        }
+        let before = started.elapsed();
         let report = teardown::tear_down(self.ram, &self.ledger, &self.release);
         let started = Instant::now();
         self.closing.wait();
-        let closing = started.elapsed();
+        let closing = before + started.elapsed();
         // What took the guest down comes first: it may be why the rest failed, too.
         self.outcome?;
         let report = report?;
@@ -127,12 +138,13 @@ fn live(control: &Control, timeline: &Arc<Timeline>) -> Result<Ended, Error> {
     // The VM's tables go before the memory, so that giving that back invalidates nothing at stage 2. The last thing here: from
     // now on this thread waits for nothing until it has been said that the guest has stopped, and so has the processor first.
     let closing = Closing::start(on);
-    Ok(Ended { outcome, ram, ledger, release, closing })
+    let nested = control.config().el2 != El2::Off;
+    Ok(Ended { outcome, ram, ledger, release, nested, closing })
 }
 
 /// A VM that no vCPU runs any more, closed by a thread of its own: KVM detaches its tables first and then waits for grace
 /// periods of the kernel's, milliseconds that need no processor. Guest memory is given back meanwhile; what goes before
-/// the tables have been detached costs an invalidation, and nothing else.
+/// the tables have been detached costs an invalidation, and nothing else, but for a guest that has guests.
 struct Closing {
     thread: Option<JoinHandle<()>>,
     begun: mpsc::Receiver<()>,
@@ -156,8 +168,9 @@ impl Closing {
         let _ = self.begun.recv();
     }
 
-    fn wait(self) {
-        if let Some(thread) = self.thread {
+    /// Waits until it has gone.
+    fn wait(&mut self) {
+        if let Some(thread) = self.thread.take() {
             // A panic in there has been reported where it happened.
             let _ = thread.join();
         }
