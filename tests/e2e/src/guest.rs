@@ -18,7 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use crate::environment;
 use crate::terminal::Terminal;
 
-/// How long anything may take before it counts as hanging.
+/// How long anything may take, or a process that has to end be silent, before it counts as hanging.
 pub const LIMIT: Duration = Duration::from_secs(180);
 /// How often a process is asked whether it has ended.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
@@ -65,6 +65,11 @@ impl Log {
             log.lock()[index].ended = true;
             log.grew.notify_all();
         });
+    }
+
+    /// Bytes that have come so far.
+    fn size(&self) -> usize {
+        self.lock().iter().map(|stream| stream.text.len()).sum()
     }
 
     /// Everything, one output after the other.
@@ -201,14 +206,19 @@ impl Guest {
     /// Waits for its end, and returns its status with everything that it printed.
     ///
     /// # Panics
-    /// Where [`LIMIT`] is over.
+    /// Where it has printed nothing for as long as [`LIMIT`].
     #[track_caller]
     pub fn wait(mut self) -> (ExitStatus, String) {
         self.close_input();
-        let deadline = Instant::now() + LIMIT;
+        let mut deadline = Instant::now() + LIMIT;
+        let mut printed = self.log.size();
         let status = loop {
             match self.child.try_wait().expect("a child can be waited for") {
                 Some(status) => break status,
+                None if printed < self.log.size() => {
+                    printed = self.log.size();
+                    deadline = Instant::now() + LIMIT;
+                }
                 None if Instant::now() < deadline => thread::sleep(POLL),
                 None => panic!("it did not end; it printed:\n{}", self.log.text()),
             }
