@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `test` | the tests; so does an empty command line |
 //! | `only=NAME` | one group of tests, by its name in [`words::GROUPS`] |
+//! | `granule=SIZE` | tables of one granule, 4K, 16K or 64K |
 //! | `rounds=N` | rounds of each race that have to find something written; 50 unless said otherwise |
 //! | `bench` | the benchmark table: instructions, faults and invalidations, see `bare::bench` |
 //!

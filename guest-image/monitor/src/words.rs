@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// Every word, as an error message lists them.
-pub const EXPECTED: &str = "test, bench, only=NAME, rounds=N";
+pub const EXPECTED: &str = "test, bench, only=NAME, granule=SIZE, rounds=N";
 
 /// The test groups, by the names that `only=` takes.
 pub const GROUPS: [&str; 9] = [
@@ -18,6 +18,9 @@ pub const GROUPS: [&str; 9] = [
     "teardown",
 ];
 
+/// The granules, by the sizes that `granule=` takes, and in KiB.
+pub const GRANULES: [(&str, u64); 3] = [("4K", 4), ("16K", 16), ("64K", 64)];
+
 /// Rounds of each race, where nothing else is said.
 const ROUNDS: u32 = 50;
 
@@ -26,6 +29,8 @@ const ROUNDS: u32 = 50;
 pub struct Program {
     /// The group with this index; all of them where absent.
     pub only: Option<usize>,
+    /// KiB of the granule that the tables have; each in turn where absent.
+    pub granule: Option<u64>,
     /// Rounds of each race that have to find something.
     pub rounds: u32,
     /// The benchmark table instead.
@@ -41,6 +46,9 @@ pub enum WordError<'a> {
     /// An unknown group.
     #[error("no test group is called \"{0}\": there are {GROUPS:?}")]
     Group(&'a str),
+    /// An unknown granule.
+    #[error("granule=\"{0}\" is none: there are 4K, 16K and 64K")]
+    Granule(&'a str),
     /// No number, or none that makes sense.
     #[error("rounds=\"{0}\" is not a number from 1 to 1000000")]
     Rounds(&'a str),
@@ -53,12 +61,16 @@ impl Program {
     /// # Errors
     /// [`WordError`] names the word.
     pub fn parse(line: &str) -> Result<Self, WordError<'_>> {
-        let mut program = Self { only: None, rounds: ROUNDS, bench: false };
+        let mut program = Self { only: None, granule: None, rounds: ROUNDS, bench: false };
         for word in line.split_whitespace() {
             match word.split_once('=') {
                 Some(("only", name)) => {
                     let index = GROUPS.iter().position(|group| *group == name);
                     program.only = Some(index.ok_or(WordError::Group(name))?);
+                }
+                Some(("granule", size)) => {
+                    let granule = GRANULES.iter().find(|(name, _)| *name == size);
+                    program.granule = Some(granule.ok_or(WordError::Granule(size))?.1);
                 }
                 Some(("rounds", number)) => {
                     let rounds = number.parse().ok().filter(|rounds| (1..=1_000_000).contains(rounds));
@@ -79,15 +91,15 @@ mod tests {
 
     #[test]
     fn an_empty_line_means_all_tests() {
-        let all = Program { only: None, rounds: ROUNDS, bench: false };
+        let all = Program { only: None, granule: None, rounds: ROUNDS, bench: false };
         assert_eq!(Program::parse("  "), Ok(all));
         assert_eq!(Program::parse("only=race test"), Ok(all));
     }
 
     #[test]
     fn words_choose() {
-        let race = Program { only: Some(6), rounds: 7, bench: false };
-        assert_eq!(Program::parse("only=race rounds=7"), Ok(race));
+        let race = Program { only: Some(6), granule: Some(16), rounds: 7, bench: false };
+        assert_eq!(Program::parse("only=race granule=16K rounds=7"), Ok(race));
         assert!(Program::parse("bench").is_ok_and(|program| program.bench));
     }
 
@@ -95,6 +107,7 @@ mod tests {
     fn what_is_unknown_is_named() {
         assert_eq!(Program::parse("test quick"), Err(WordError::Unknown("quick")));
         assert_eq!(Program::parse("only=races"), Err(WordError::Group("races")));
+        assert_eq!(Program::parse("granule=8K"), Err(WordError::Granule("8K")));
         assert_eq!(Program::parse("test=1"), Err(WordError::Unknown("test=1")));
         assert_eq!(Program::parse("rounds=0"), Err(WordError::Rounds("0")));
     }

@@ -34,7 +34,7 @@ pub(crate) struct MonitorArgs {
     /// Let CPUs run at once, instead of one at a time: slower to race, and truly concurrent.
     #[arg(long)]
     pub(crate) concurrent: bool,
-    /// The monitor's command line: only=NAME, rounds=N.
+    /// The monitor's command line: only=NAME, granule=SIZE, rounds=N.
     #[arg(trailing_var_arg = true)]
     pub(crate) words: Vec<String>,
 }

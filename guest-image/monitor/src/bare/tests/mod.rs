@@ -47,6 +47,8 @@ fn line(text: fmt::Arguments<'_>) {
 #[derive(Debug)]
 pub struct Suite<'a> {
     team: &'a Team,
+    /// KiB of the granule that is tested; each where absent.
+    granule: Option<u64>,
     /// Rounds of each race.
     rounds: u64,
     tap: Tap<fn(fmt::Arguments<'_>)>,
@@ -78,8 +80,11 @@ impl<'a> Suite<'a> {
         self.tap.test(name, &outcome);
     }
 
-    /// Whether the CPU has a granule at stage 2; says so where it has not.
+    /// Whether a granule is to be tested, and the CPU has it at stage 2; says so where it has not.
     fn has<G: Granule>(&mut self, group: &str) -> bool {
+        if self.granule.is_some_and(|only| only != kib::<G>()) {
+            return false;
+        }
         let has = has::<G>(&bed().features);
         if !has {
             self.skip(
@@ -101,7 +106,7 @@ fn has<G: Granule>(features: &Features) -> bool {
     support != GranuleSupport::None
 }
 
-/// Runs the tests of a module for each granule that the CPU has.
+/// Runs the tests of a module for each granule that is to be tested and that the CPU has.
 macro_rules! each_granule {
     ($suite:ident, $group:expr, $module:ident) => {{
         if $suite.has::<G4K>($group) {
@@ -119,7 +124,8 @@ macro_rules! each_granule {
 /// Runs all groups, or one.
 pub fn run(team: &Team, program: Program) {
     let rounds = u64::from(program.rounds);
-    let mut suite = Suite { team, rounds, tap: Tap::begin(line as fn(fmt::Arguments<'_>)) };
+    let mut suite =
+        Suite { team, granule: program.granule, rounds, tap: Tap::begin(line as fn(fmt::Arguments<'_>)) };
     describe(&mut suite);
     for (index, name) in GROUPS.into_iter().enumerate() {
         if program.only.is_none_or(|only| only == index) {
