@@ -82,7 +82,7 @@ fn several_vms_storm_at_once() {
 fn a_storm_says_what_it_does_and_stops_when_asked() {
     let mut guest =
         Guest::start(["stress", "balloon", "--seed", "7", "--seconds", "3600", "--memory", "64M"]);
-    guest.wait_for("quire: storming 1 VMs of 64M for 3600 s, seed 7\n");
+    guest.wait_for("quire: storming 1 VM of 64M for 3600 s, seed 7\n");
     guest.wait_for("steps, ");
     guest.signal(Signal::TERM);
     let text = guest.expect_exit(0);
@@ -99,7 +99,7 @@ fn a_storm_of_vms_that_can_not_be_made_is_an_error_and_no_finding() {
         (["--memory", "64M,backing=file:/no/such/folder/ram"], "/no/such/folder/ram"),
         (["--memory", "512G,backing=hugetlb,block=2M"], "hugepages-2048kB"),
         // Sixteen times what this host has, though each of them would fit.
-        (["--memory", &quarter], "use all of their memory, and this host has "),
+        (["--memory", &quarter], "a storm uses all of its guests' memory, "),
     ] {
         let (code, text) = run([&["stress", "balloon", "--vms", "64"], &args[..]].concat());
         assert_eq!(code, 1, "{text}");

@@ -182,11 +182,12 @@ fn run(options: &Options, json: bool) -> Result<ExitCode, Error> {
     use crate::config::Size;
     use crate::say::say;
     use crate::stress::drive::Status;
+    use crate::stress::report::Vms;
     use crate::stress::{Verdict, storm};
 
     say(format_args!(
-        "quire: storming {} VMs of {} for {} s, seed {}\n",
-        options.vms,
+        "quire: storming {} of {} for {} s, seed {}\n",
+        Vms(options.vms as usize),
         Size(options.memory.size),
         options.length.as_secs(),
         options.seed

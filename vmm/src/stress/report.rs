@@ -130,7 +130,20 @@ impl fmt::Display for Report {
             Verdict::Failed => "FAILED",
             Verdict::Interrupted => "interrupted",
         };
-        write!(f, "{verdict}: seed {}, {} VMs, {:.1} s", self.seed, self.vms.len(), self.seconds)
+        write!(f, "{verdict}: seed {}, {}, {:.1} s", self.seed, Vms(self.vms.len()), self.seconds)
+    }
+}
+
+/// How many VMs, for people.
+#[derive(Clone, Copy, Debug)]
+pub struct Vms(pub usize);
+
+impl fmt::Display for Vms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("1 VM"),
+            count => write!(f, "{count} VMs"),
+        }
     }
 }
 
@@ -162,7 +175,7 @@ mod tests {
         let text = report(vec![failed()]).to_string();
         assert!(text.contains("FAILED at step 17 (seed 8): address=0x40200000 kind=zero\n"), "{text}");
         assert!(text.contains("  again: quire stress balloon --seed 8 --steps 17\n"), "{text}");
-        assert!(text.ends_with("FAILED: seed 7, 1 VMs, 2.0 s"), "{text}");
+        assert!(text.ends_with("FAILED: seed 7, 1 VM, 2.0 s"), "{text}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::drive::{self, Status, drive};
 use super::options::{Guest, Options};
-use super::report::{Report, VmReport};
+use super::report::{Report, VmReport, Vms};
 use crate::config::{Backing, Size};
 use crate::machine::signals::Signals;
 use crate::memory::Host;
@@ -23,8 +23,8 @@ pub enum Error {
     Signals(io::Error),
     /// The VMs would not fit into the host.
     #[error(
-        "{vms} VMs of {} use all of their memory, and this host has {} available: take fewer (--vms) or smaller ones (--memory)",
-        Size(*memory), Size(*available)
+        "a storm uses all of its guests' memory, {} of {}, and this host has {} available: take fewer (--vms) or less for each (--memory)",
+        Vms(*vms as usize), Size(*memory), Size(*available)
     )]
     Memory {
         /// How many.
