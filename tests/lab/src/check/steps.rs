@@ -1,7 +1,9 @@
 //! The steps.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use lab_init::wire::Start;
@@ -201,40 +203,43 @@ impl<'a> Check<'a> {
             return;
         }
         self.tally.step("arm64", "building quire and the tests for arm64");
-        let build = self.workspace.cargo_arm64(&toolchain, "build");
-        if let Err(error) = self.build_faults(build) {
-            return self.tally.fail("arm64: build", &error.to_string());
-        }
-        let quire = self.workspace.quire(&toolchain);
-        let mut command = self.workspace.cargo_arm64(&toolchain, "test");
-        command.args(["--quiet", "--no-run"]);
-        // Scenarios alone need no other test program.
-        command.args(match self.selected("arm64") {
-            true => ["--workspace", "--exclude", "lab", "--exclude", "lab-init"].as_slice(),
-            false => &["--package", "e2e"],
-        });
-        let programs = self.workspace.programs(&mut command);
-        let (quire, programs) = match (quire, programs) {
-            (Ok(quire), Ok(programs)) => (quire, programs),
-            (quire, programs) => {
-                for error in [quire.err(), programs.err()].into_iter().flatten() {
-                    self.tally.fail("arm64: build", &error.to_string());
-                }
-                return;
-            }
+        let (quire, programs) = match self.build_arm64(&toolchain) {
+            Ok(built) => built,
+            Err(error) => return self.tally.fail("arm64: build", &error.to_string()),
         };
         for kind in Kind::ALL {
             self.on_host(kind, &toolchain, &quire, &programs);
         }
     }
 
-    /// Builds the `quire` that harms its guests, where scenarios are run that want it: all, or those that a filter names.
-    fn build_faults(&mut self, build: Command) -> Result<()> {
-        let wanted = self.test_filter().is_none_or(|filter| filter.contains("fault"));
-        if wanted && self.selected("e2e") {
-            self.faults = Some(self.workspace.quire_with_faults(build)?);
-        }
-        Ok(())
+    /// Builds what runs on emulated hosts, both kinds of `quire` and the tests, at once: optimising a whole program keeps one
+    /// processor busy, for minutes. Cargo locks the folder of each profile by itself.
+    fn build_arm64(&mut self, toolchain: &Toolchain) -> Result<(PathBuf, Vec<Program>)> {
+        let mut tests = self.workspace.cargo_arm64(toolchain, "test");
+        tests.args(["--quiet", "--no-run"]);
+        // Scenarios alone need no other test program.
+        tests.args(match self.selected("arm64") {
+            true => ["--workspace", "--exclude", "lab", "--exclude", "lab-init"].as_slice(),
+            false => &["--package", "e2e"],
+        });
+        let (workspace, harms) = (&self.workspace, self.harms());
+        let (quires, programs) = thread::scope(|scope| {
+            let quires = scope.spawn(|| {
+                let faults = workspace.cargo_arm64(toolchain, "build");
+                let faults = harms.then(|| workspace.quire_with_faults(faults)).transpose()?;
+                Ok((faults, workspace.quire(toolchain)?))
+            });
+            let programs = workspace.programs(&mut tests);
+            (quires.join().unwrap_or_else(|panic| resume_unwind(panic)), programs)
+        });
+        let (faults, quire) = quires?;
+        self.faults = faults;
+        Ok((quire, programs?))
+    }
+
+    /// Whether scenarios are run that want the `quire` that harms its guests: all, or those that a filter names.
+    fn harms(&self) -> bool {
+        self.selected("e2e") && self.test_filter().is_none_or(|filter| filter.contains("fault"))
     }
 
     fn clippy_arm64(&self, toolchain: &Toolchain) -> Command {
@@ -266,8 +271,9 @@ impl<'a> Check<'a> {
         tests.current_dir(&self.workspace.root).args(["test", "--quiet", "--package", "e2e", "--no-run"]);
         let mut faults = cargo();
         faults.current_dir(&self.workspace.root).arg("build");
-        if let Err(error) = self.build_faults(faults) {
-            return self.tally.fail("e2e: build", &error.to_string());
+        match self.harms().then(|| self.workspace.quire_with_faults(faults)).transpose() {
+            Ok(faults) => self.faults = faults,
+            Err(error) => return self.tally.fail("e2e: build", &error.to_string()),
         }
         let built = self.guests_here().and_then(|()| {
             let quire = self.workspace.programs(&mut build)?;
