@@ -20,6 +20,8 @@ use crate::terminal::Terminal;
 
 /// How long anything may take, or a process that has to end be silent, before it counts as hanging.
 pub const LIMIT: Duration = Duration::from_secs(180);
+/// How long a process that has to end may take, whatever it prints.
+const LONGEST: Duration = Duration::from_secs(900);
 /// How often a process is asked whether it has ended.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
 /// After how long a terminal whose program has ended has nothing more to say.
@@ -206,10 +208,11 @@ impl Guest {
     /// Waits for its end, and returns its status with everything that it printed.
     ///
     /// # Panics
-    /// Where it has printed nothing for as long as [`LIMIT`].
+    /// Where it has printed nothing for as long as [`LIMIT`], or does not end at all.
     #[track_caller]
     pub fn wait(mut self) -> (ExitStatus, String) {
         self.close_input();
+        let latest = Instant::now() + LONGEST;
         let mut deadline = Instant::now() + LIMIT;
         let mut printed = self.log.size();
         let status = loop {
@@ -217,7 +220,7 @@ impl Guest {
                 Some(status) => break status,
                 None if printed < self.log.size() => {
                     printed = self.log.size();
-                    deadline = Instant::now() + LIMIT;
+                    deadline = latest.min(Instant::now() + LIMIT);
                 }
                 None if Instant::now() < deadline => thread::sleep(POLL),
                 None => panic!("it did not end; it printed:\n{}", self.log.text()),
