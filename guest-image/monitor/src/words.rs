@@ -19,7 +19,7 @@ pub const GROUPS: [&str; 9] = [
 ];
 
 /// The granules, by the sizes that `granule=` takes, and in KiB.
-pub const GRANULES: [(&str, u64); 3] = [("4K", 4), ("16K", 16), ("64K", 64)];
+const GRANULES: [(&str, u64); 3] = [("4K", 4), ("16K", 16), ("64K", 64)];
 
 /// Rounds of each race, where nothing else is said.
 const ROUNDS: u32 = 50;
