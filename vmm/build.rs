@@ -1,9 +1,10 @@
 //! Builds the guests that `quire run` starts without a kernel, and hands their paths to `machine::image`.
 //!
-//! For arm64 only: elsewhere `quire` has no machine to run it on. The images are bare metal, so each
-//! is built by a cargo of its own, with its own target folder (the outer cargo holds the lock of the
+//! For arm64 only: elsewhere `quire` has no machine to run it on. The images are bare metal, so they
+//! are built by a cargo of their own, with its own target folder (the outer cargo holds the lock of the
 //! one in use), flags and profile; the toolchain, the target, the linker and the lock file are those
-//! of the outer build. What comes out, a position-independent ELF file, is made a flat arm64 Image.
+//! of the outer build. Every profile of the outer build has the same images, and so the same folder.
+//! What comes out, position-independent ELF files, is made flat arm64 Images.
 
 use std::env;
 use std::error::Error;
@@ -22,11 +23,14 @@ const MAGIC: (usize, &[u8]) = (56, b"ARM\x64");
 /// Bytes of a relocation: its offset, its symbol and type, its addend.
 const RELA: usize = 24;
 
-/// Flags of the image's code. Not `crt-static`: that would make it an executable for one address.
+/// The packages of `guest-image` that are images.
+const PACKAGES: [&str; 2] = ["stamper", "monitor"];
+
+/// Flags of the images' code. Not `crt-static`: that would make it an executable for one address.
 /// Not `outline-atomics`: those ask the operating system what the CPU has.
 const RUSTFLAGS: [&str; 2] = ["-Crelocation-model=pie", "-Ctarget-feature=-crt-static,-outline-atomics"];
 
-/// The release profile as an image wants it.
+/// The release profile as the images want it.
 const PROFILE: [(&str, &str); 5] = [
     ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
     ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3"),
@@ -40,8 +44,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     if variable("CARGO_CFG_TARGET_ARCH")? != "aarch64" {
         return Ok(());
     }
-    for package in ["stamper", "monitor"] {
-        let elf = build(package)?;
+    let folder = build()?;
+    for package in PACKAGES {
+        let elf = folder.join(package);
         let image = flatten(&fs::read(&elf)?).map_err(|error| format!("{}: {error}", elf.display()))?;
         let path = Path::new(&variable("OUT_DIR")?).join(package).with_extension("image");
         fs::write(&path, image)?;
@@ -50,15 +55,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Builds a package of `guest-image` as an image, and returns the path of its ELF file.
-fn build(package: &str) -> Result<PathBuf, Box<dyn Error>> {
+/// Builds the images, and returns the folder of their ELF files.
+fn build() -> Result<PathBuf, Box<dyn Error>> {
     let workspace = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
-    for path in ["Cargo.toml", "Cargo.lock", "guest-image/board", "stage2", &format!("guest-image/{package}")]
-    {
+    for path in ["Cargo.toml", "Cargo.lock", "guest-image", "stage2"] {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
     }
     let target = variable("TARGET")?;
-    let folder = Path::new(&variable("OUT_DIR")?).join("guest-image");
+    let folder = target_folder(Path::new(&variable("OUT_DIR")?))?.join("guest-image");
     let mut cargo = Command::new(variable("CARGO")?);
     cargo.current_dir(&workspace);
     // What the outer cargo says about the outer build is not meant for this one.
@@ -68,8 +72,8 @@ fn build(package: &str) -> Result<PathBuf, Box<dyn Error>> {
         }
     }
     cargo
-        .args(["build", "--quiet", "--release", "--locked", "--package", package, "--bin", package])
-        .args(["--target", &target])
+        .args(["build", "--quiet", "--release", "--locked", "--target", &target])
+        .args(PACKAGES.iter().flat_map(|package| ["--package", package, "--bin", package]))
         .arg("--target-dir")
         .arg(&folder)
         .envs(PROFILE)
@@ -82,9 +86,16 @@ fn build(package: &str) -> Result<PathBuf, Box<dyn Error>> {
     }
     let status = cargo.status().map_err(|error| format!("can't start {cargo:?}: {error}"))?;
     if !status.success() {
-        return Err(format!("building the guest image {package} failed ({status}): {cargo:?}").into());
+        return Err(format!("building the guest images failed ({status}): {cargo:?}").into());
     }
-    Ok(folder.join(target).join("release").join(package))
+    Ok(folder.join(target).join("release"))
+}
+
+/// Where cargo puts what it builds for this target: `<here>/PROFILE/build/PACKAGE-HASH/out` is ours.
+fn target_folder(out: &Path) -> Result<&Path, Box<dyn Error>> {
+    out.ancestors()
+        .nth(4)
+        .ok_or_else(|| format!("OUT_DIR is not where cargo puts it: {}", out.display()).into())
 }
 
 /// Whether a variable of the environment belongs to the outer build: its flags, profile, folders,
