@@ -7,7 +7,7 @@ use quire::api::route::ROUTES;
 use quire::config::{Backing, BalloonConfig, BlockSize, DiskConfig, MemoryConfig, VmConfig};
 use serde_json::{Value, json};
 
-use super::client::{Api, Reply};
+use api::client::{Api, Reply};
 
 /// One operation of the description.
 struct Operation {
@@ -22,7 +22,7 @@ struct Description(Value);
 
 impl Description {
     fn read() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
         Self(serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap())
     }
 

@@ -6,7 +6,7 @@ use std::thread;
 use quire::config::VmConfig;
 use quire::machine::control::{Control, Error, State};
 
-use super::machine::{ClockEvent, End, Machine};
+use api::machine::{ClockEvent, End, Machine};
 
 /// Looks, for a while, at vCPUs that must not run.
 fn assert_nobody_runs(machine: &Machine) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
-use super::guest::Guest;
+use crate::guest::Guest;
 use quire::config::VmConfig;
 use quire::machine::control::{Control, Order};
 use quire::machine::gate::{Clock, Gate, Pass};
@@ -14,30 +14,36 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 /// What the vCPU threads of all power-ons share.
 #[derive(Default)]
-pub(crate) struct World {
+pub struct World {
     /// Passes of any vCPU.
-    pub(crate) steps: AtomicU64,
+    pub steps: AtomicU64,
     /// Set by a test while no vCPU may run.
-    pub(crate) must_stand: AtomicBool,
+    pub must_stand: AtomicBool,
     /// Passes of a vCPU while it was set.
-    pub(crate) violations: AtomicU64,
+    pub violations: AtomicU64,
     /// The virtual counter: read once when all stand, set once before anybody runs.
-    pub(crate) clock: Mutex<Vec<ClockEvent>>,
+    pub clock: Mutex<Vec<ClockEvent>>,
     /// One vCPU ends with this, then it is taken back.
     wish: Mutex<Option<End>>,
     /// How often the machine was powered on.
-    pub(crate) power_ons: AtomicUsize,
+    pub power_ons: AtomicUsize,
 }
 
+/// What was done to the virtual counter, and the count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ClockEvent {
+pub enum ClockEvent {
+    /// It was read, by the machine that pauses.
     Read(u64),
+    /// It was set, by the machine that goes on.
     Set(u64),
 }
 
+/// How a guest ends a life of its machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub enum End {
+    /// The machine is switched on again.
     Reset,
+    /// It is not.
     PowerOff,
 }
 
@@ -53,20 +59,25 @@ impl Clock for World {
     }
 }
 
-pub(crate) struct Machine {
-    pub(crate) control: Control,
-    pub(crate) world: Arc<World>,
-    pub(crate) guest: Guest,
+/// The machine; it is stopped where it is dropped.
+pub struct Machine {
+    /// What the API asks.
+    pub control: Control,
+    /// What its vCPUs have seen.
+    pub world: Arc<World>,
+    /// Memory and balloon.
+    pub guest: Guest,
     main: Option<JoinHandle<&'static str>>,
 }
 
 impl Machine {
-    pub(crate) fn start(vcpus: usize) -> Self {
+    /// A machine of the default configuration that is switched on, of `vcpus` vCPUs.
+    pub fn start(vcpus: usize) -> Self {
         Self::of(VmConfig::default(), vcpus)
     }
 
-    /// A machine that is switched on, of `vcpus` vCPUs.
-    pub(crate) fn of(config: VmConfig, vcpus: usize) -> Self {
+    /// A machine of this configuration that is switched on, of `vcpus` vCPUs.
+    pub fn of(config: VmConfig, vcpus: usize) -> Self {
         let guest = Guest::new(&config);
         let control = Control::new(config).unwrap();
         control.equip(guest.parts.clone());
@@ -83,7 +94,7 @@ impl Machine {
     }
 
     /// Waits until a vCPU has run since the call.
-    pub(crate) fn wait_for_steps(&self) {
+    pub fn wait_for_steps(&self) {
         let before = self.world.steps.load(Ordering::SeqCst);
         while self.world.steps.load(Ordering::SeqCst) == before {
             thread::yield_now();
@@ -91,12 +102,12 @@ impl Machine {
     }
 
     /// Has the guest reset or power off the machine.
-    pub(crate) fn wish(&self, end: End) {
+    pub fn wish(&self, end: End) {
         *self.world.wish.lock().unwrap() = Some(end);
     }
 
     /// Waits for the end: why it came.
-    pub(crate) fn join(mut self) -> &'static str {
+    pub fn join(mut self) -> &'static str {
         self.main.take().unwrap().join().unwrap()
     }
 }

@@ -21,7 +21,7 @@ use virtio_bindings::virtio_mmio as reg;
 use vm_memory::GuestAddress;
 
 /// Where RAM starts.
-pub(crate) const BASE: u64 = 1 << 30;
+pub const BASE: u64 = 1 << 30;
 /// Where the driver's rings are, each queue's in a page of its own.
 const RINGS: u64 = BASE + (1 << 20);
 
@@ -36,16 +36,19 @@ impl DirtyLog for Quiet {
 }
 
 /// RAM, its ledger and release, and the devices' thread.
-pub(crate) struct Guest {
-    pub(crate) parts: Parts,
-    pub(crate) ram: GuestRam,
+pub struct Guest {
+    /// What the machine's control is told of it.
+    pub parts: Parts,
+    /// Its memory, 64 MiB at most.
+    pub ram: GuestRam,
     transport: Option<Arc<MmioTransport>>,
     quit: Arc<AtomicBool>,
     devices: Option<JoinHandle<()>>,
 }
 
 impl Guest {
-    pub(crate) fn new(config: &VmConfig) -> Self {
+    /// Memory as configured but for its size, and a balloon where one is.
+    pub fn new(config: &VmConfig) -> Self {
         // What the configuration says beyond that is only told, not had.
         let memory = MemoryConfig { size: config.memory.size.min(64 << 20), ..MemoryConfig::default() };
         let ram = GuestRam::allocate(&memory, GuestAddress(BASE)).unwrap();
@@ -83,7 +86,7 @@ impl Guest {
     }
 
     /// What a driver does until it is ready.
-    pub(crate) fn drive(&self) {
+    pub fn drive(&self) {
         self.set(reg::VIRTIO_MMIO_STATUS, 3);
         self.set(reg::VIRTIO_MMIO_DEVICE_FEATURES_SEL, 0);
         let offered = self.get(reg::VIRTIO_MMIO_DEVICE_FEATURES);
@@ -111,12 +114,13 @@ impl Guest {
         }
     }
 
-    pub(crate) fn balloon(&self) -> &Control {
+    /// The balloon, which has to be configured.
+    pub fn balloon(&self) -> &Control {
         self.parts.balloon.as_ref().unwrap()
     }
 
     /// The driver says how much the balloon holds, in bytes.
-    pub(crate) fn say_actual(&self, bytes: u64) {
+    pub fn say_actual(&self, bytes: u64) {
         let pages = (bytes >> 12) as u32;
         let at = u64::from(reg::VIRTIO_MMIO_CONFIG) + 4;
         self.transport.as_ref().unwrap().write(at, &pages.to_le_bytes());

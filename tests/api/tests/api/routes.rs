@@ -7,8 +7,8 @@ use quire::config::{Backing, BlockSize, DiskConfig, MemoryConfig, VmConfig};
 use quire::machine::control::{Control, State};
 use serde_json::json;
 
-use super::client::{Api, read_reply, request};
-use super::machine::End;
+use api::client::{Api, read_reply, request};
+use api::machine::End;
 
 #[test]
 fn the_root_says_who_answers_and_what_the_guest_does() {

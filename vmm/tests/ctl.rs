@@ -1,4 +1,5 @@
 //! `quire ctl` as a person calls it.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -12,8 +13,8 @@ use quire::machine::control::State;
 use serde_json::Value;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::client::Api;
-use super::guest::BASE;
+use api::client::Api;
+use api::guest::BASE;
 
 const MIB: u64 = 1 << 20;
 
@@ -221,7 +222,7 @@ fn a_check_that_does_not_hold_is_exit_code_1() {
     let api = with_balloon();
     let guest = &api.machine.guest;
     // Held by the balloon, and written behind the ledger's back.
-    let block = super::guest::BASE + 32 * MIB..super::guest::BASE + 34 * MIB;
+    let block = BASE + 32 * MIB..BASE + 34 * MIB;
     guest
         .parts
         .release

@@ -10,36 +10,42 @@ use quire::config::VmConfig;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::machine::Machine;
+use crate::machine::Machine;
 
 /// Far beyond what any answer takes: a test that waits for it fails.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A machine with its API.
-pub(crate) struct Api {
+pub struct Api {
     // In the order in which they end.
     server: Option<Server>,
-    pub(crate) machine: Machine,
-    pub(crate) path: PathBuf,
+    /// The machine.
+    pub machine: Machine,
+    /// The API's socket.
+    pub path: PathBuf,
     _folder: TempDir,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) headers: String,
-    pub(crate) body: Vec<u8>,
+pub struct Reply {
+    /// HTTP's status code.
+    pub status: u16,
+    /// The head, with its status line and the empty line at its end.
+    pub headers: String,
+    /// As many bytes as `Content-Length` says.
+    pub body: Vec<u8>,
 }
 
 impl Reply {
-    pub(crate) fn json(&self) -> Value {
+    /// The body, which has to be JSON.
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The message of a 400.
     #[track_caller]
-    pub(crate) fn fault(&self) -> String {
+    pub fn fault(&self) -> String {
         assert_eq!(self.status, 400, "{self:?}");
         let body = self.json();
         assert_eq!(body.as_object().unwrap().len(), 1, "{body}");
@@ -48,11 +54,13 @@ impl Reply {
 }
 
 impl Api {
-    pub(crate) fn start() -> Self {
+    /// A machine of the default configuration, switched on, and its API.
+    pub fn start() -> Self {
         Self::of(VmConfig::default())
     }
 
-    pub(crate) fn of(config: VmConfig) -> Self {
+    /// A machine of this configuration, switched on, with two vCPUs, and its API.
+    pub fn of(config: VmConfig) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("api.sock");
         let machine = Machine::of(config, 2);
@@ -60,7 +68,8 @@ impl Api {
         Self { server: Some(server), machine, path, _folder: folder }
     }
 
-    pub(crate) fn connect(&self) -> UnixStream {
+    /// A connection that fails rather than waiting longer than [`LIMIT`].
+    pub fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.path).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
@@ -69,29 +78,31 @@ impl Api {
 
     /// One request on a connection of its own.
     #[track_caller]
-    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Reply {
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Reply {
         let mut stream = self.connect();
         stream.write_all(request(method, path, body).as_bytes()).unwrap();
         read_reply(&mut BufReader::new(stream)).expect("the server answers")
     }
 
-    pub(crate) fn get(&self, path: &str) -> Reply {
+    /// A GET on a connection of its own.
+    pub fn get(&self, path: &str) -> Reply {
         self.ask("GET", path, "")
     }
 
     /// Ends the server, as the end of `quire run` does.
-    pub(crate) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.server = None;
     }
 }
 
-pub(crate) fn request(method: &str, path: &str, body: &str) -> String {
+/// A request as it goes over the wire.
+pub fn request(method: &str, path: &str, body: &str) -> String {
     let length = body.len();
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
 /// Reads one answer; `None` where the connection ends instead.
-pub(crate) fn read_reply(stream: &mut BufReader<UnixStream>) -> Option<Reply> {
+pub fn read_reply(stream: &mut BufReader<UnixStream>) -> Option<Reply> {
     let mut headers = String::new();
     while !headers.ends_with("\r\n\r\n") {
         if stream.read_line(&mut headers).ok()? == 0 {

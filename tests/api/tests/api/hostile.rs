@@ -2,7 +2,7 @@
 
 use std::io::{BufReader, Read, Write};
 
-use super::client::{Api, read_reply, request};
+use api::client::{Api, read_reply, request};
 
 /// Whatever others did, this is answered.
 #[track_caller]

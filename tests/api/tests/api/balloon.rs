@@ -4,8 +4,8 @@ use quire::config::{BalloonConfig, MemoryConfig, VmConfig};
 use serde_json::json;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::client::Api;
-use super::guest::BASE;
+use api::client::Api;
+use api::guest::BASE;
 
 const MIB: u64 = 1 << 20;
 
