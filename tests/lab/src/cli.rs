@@ -52,6 +52,9 @@ pub(crate) enum Command {
         /// Only on a host with this kernel; without it, on each.
         #[arg(long, value_enum)]
         kernel: Option<Kind>,
+        /// Let scenarios run quire as users get it, optimised as a whole: minutes more to build.
+        #[arg(long)]
+        release: bool,
     },
     /// Run the fuzz targets, each for a bounded time (nightly toolchain and cargo-fuzz).
     Fuzz {

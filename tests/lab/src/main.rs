@@ -72,7 +72,9 @@ fn dispatch(cli: &Cli) -> Result<i32> {
         }
         Command::Run { host, args } => run::run(&setup, host, args),
         Command::Exec { host, args } => run::exec(&setup, host, args),
-        Command::Test { filter, kernel } => check::Check::new(&setup, filter.clone(), *kernel)?.run(),
+        Command::Test { filter, kernel, release } => {
+            check::Check::new(&setup, filter.clone(), *kernel, *release)?.run()
+        }
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), *seconds),
         Command::Bench { name, words } => bench::run(&setup, name.as_deref(), words),
         Command::Monitor(args) => monitor::run(&setup, args),

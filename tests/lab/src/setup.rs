@@ -86,10 +86,17 @@ impl Setup {
     /// # Errors
     /// Where something can't be found, brought or built.
     pub(crate) fn parts(&self, workspace: &Workspace, toolchain: &Toolchain, kernel: Kind) -> Result<Parts> {
+        self.parts_with(workspace.init(toolchain)?, kernel)
+    }
+
+    /// The same, around a first program that has been built.
+    ///
+    /// # Errors
+    /// Where something can't be found or brought.
+    pub(crate) fn parts_with(&self, init: PathBuf, kernel: Kind) -> Result<Parts> {
         let qemu = Qemu::set_up(self)?;
         let kernel = Kernel::set_up(self, kernel)?;
         let busybox = self.busybox()?;
-        let init = workspace.init(toolchain)?;
         Ok(Parts { qemu, kernel, init, busybox })
     }
 

@@ -23,7 +23,7 @@ const LINKER: &str = "aarch64-linux-gnu-gcc";
 pub(crate) struct Toolchain {
     /// Variables for cargo.
     pub(crate) env: Vec<(String, OsString)>,
-    /// Debian's clippy, where its compiler is used: cargo's own would bring another compiler.
+    /// The lints of that same compiler, as a compiler that has them; none where the machine has none.
     pub(crate) clippy: Option<PathBuf>,
     /// What it is, for people.
     pub(crate) what: String,
@@ -38,8 +38,9 @@ impl Toolchain {
             "-C target-feature=+crt-static".into(),
         )];
         let mut what = Vec::new();
-        let mut clippy = None;
+        let clippy;
         if has_target() {
+            clippy = tool::find("clippy-driver");
             what.push(format!("this machine's rustc with {TARGET}"));
         } else {
             let prefix = rust(setup)?;

@@ -1,11 +1,12 @@
 //! This checkout, and what cargo builds in it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result};
 use crate::leash::leash;
 use crate::tool;
 use crate::toolchain::{TARGET, Toolchain};
@@ -35,6 +36,36 @@ pub(crate) struct Program {
     pub(crate) path: PathBuf,
     /// The package's folder: where cargo would run its tests.
     pub(crate) folder: PathBuf,
+}
+
+impl Program {
+    /// Whether it holds tests; a benchmark that was built with them does not.
+    pub(crate) fn has_tests(&self) -> bool {
+        self.test && self.kind != "bench"
+    }
+}
+
+/// What a cargo command built.
+#[derive(Debug, Default)]
+pub(crate) struct Built {
+    /// The programs.
+    pub(crate) programs: Vec<Program>,
+    /// What the compiler warned of, each once.
+    pub(crate) warnings: BTreeSet<String>,
+    /// Where quire's build script has put the guests' images.
+    images: Option<PathBuf>,
+}
+
+impl Built {
+    /// The monitor's image, which `quire` holds.
+    ///
+    /// # Errors
+    /// Where `quire` was not built.
+    pub(crate) fn monitor(&self) -> Result<PathBuf> {
+        self.images.as_ref().map(|folder| folder.join("monitor.image")).ok_or_else(|| {
+            Error::Usage("cargo does not say where quire's build script has put the monitor".into())
+        })
+    }
 }
 
 impl Workspace {
@@ -89,38 +120,41 @@ impl Workspace {
         command
     }
 
-    /// Runs a cargo command that builds, and lists the programs that it built.
+    /// Runs a cargo command that builds, and lists the programs that it built. What the compiler says is printed.
     pub(crate) fn programs(&self, command: &mut Command) -> Result<Vec<Program>> {
-        Ok(parse_messages(&messages(command)?))
+        let (built, messages) = messages(command.arg("--message-format=json-render-diagnostics"))?;
+        if built { Ok(parse(&messages).programs) } else { Err(cargo_failed(String::new())) }
+    }
+
+    /// Runs a cargo command that builds. What the compiler warns of is kept; where it finds an error, so does the caller.
+    pub(crate) fn built(&self, command: &mut Command) -> Result<Built> {
+        let (built, messages) = messages(command.args(["--quiet", "--message-format=json"]))?;
+        if built { Ok(parse(&messages)) } else { Err(cargo_failed(errors(&messages))) }
     }
 
     /// Builds `quire` for arm64, as users get it.
     pub(crate) fn quire(&self, toolchain: &Toolchain) -> Result<PathBuf> {
-        let mut command = self.cargo_arm64(toolchain, "build");
-        self.program(command.args(["--release", "--package", "quire", "--bin", "quire"]), "quire")
+        self.quire_by(self.cargo_arm64(toolchain, "build"))
     }
 
-    /// Builds `quire` for arm64, and with it the monitor: the image's path.
+    /// Builds `quire` for this machine, as users get it.
+    pub(crate) fn quire_here(&self) -> Result<PathBuf> {
+        let mut command = cargo();
+        command.current_dir(&self.root).arg("build");
+        self.quire_by(command)
+    }
+
+    fn quire_by(&self, mut build: Command) -> Result<PathBuf> {
+        self.program(build.args(["--release", "--package", "quire", "--bin", "quire"]), "quire")
+    }
+
+    /// Builds the monitor's image, which is done before `quire`, who holds it, is compiled: a check of `quire` is enough.
     ///
     /// # Errors
     /// Where cargo does not build it.
     pub(crate) fn monitor(&self, toolchain: &Toolchain) -> Result<PathBuf> {
-        let mut command = self.cargo_arm64(toolchain, "build");
-        let messages = messages(command.args(["--release", "--package", "quire", "--bin", "quire"]))?;
-        let folder = build_folder(&messages, "quire");
-        folder.map(|folder| folder.join("monitor.image")).ok_or_else(|| {
-            Error::Usage("cargo does not say where quire's build script has put the monitor".into())
-        })
-    }
-
-    /// Builds `quire` by `command`, with what its tests put wrong in it. Cargo puts both programs in one place, so this one
-    /// is moved away: to be asked for before the other.
-    pub(crate) fn quire_with_faults(&self, mut command: Command) -> Result<PathBuf> {
-        command.args(["--release", "--package", "quire", "--bin", "quire", "--features", "faults"]);
-        let built = self.program(&mut command, "quire")?;
-        let kept = self.target.join("quire-with-faults");
-        std::fs::copy(&built, &kept).map_err(at(&kept))?;
-        Ok(kept)
+        let mut command = self.cargo_arm64(toolchain, "check");
+        self.built(command.args(["--package", "quire", "--lib"]))?.monitor()
     }
 
     /// Builds the first program of the emulated host: small and soon, not fast.
@@ -161,44 +195,68 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// What a cargo command that builds says for programs.
-fn messages(command: &mut Command) -> Result<String> {
-    command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
+/// What a cargo command that builds says for programs, and whether it built.
+fn messages(command: &mut Command) -> Result<(bool, String)> {
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
     // A build that nobody waits for would hold its lock against the next one.
     leash(command);
     let output = command.output().map_err(|source| Error::Spawn { program: "cargo".into(), source })?;
-    if !output.status.success() {
-        let status = output.status.to_string();
-        return Err(Error::Failed { program: "cargo".into(), status, output: String::new() });
+    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
+fn cargo_failed(output: String) -> Error {
+    Error::Failed { program: "cargo".into(), status: "it says why".into(), output }
+}
+
+fn lines(messages: &str) -> impl Iterator<Item = Value> {
+    messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok())
+}
+
+/// What cargo's messages say was built.
+fn parse(messages: &str) -> Built {
+    let mut built = Built::default();
+    for message in lines(messages) {
+        match message["reason"].as_str() {
+            Some("compiler-artifact") => built.programs.extend(program(&message)),
+            Some("compiler-message") => built.warnings.extend(diagnostic(&message, "warning")),
+            Some("build-script-executed")
+                if message["package_id"].as_str().map(package_name).as_deref() == Some("quire") =>
+            {
+                built.images = message["out_dir"].as_str().map(PathBuf::from);
+            }
+            _ => {}
+        }
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    built
 }
 
-/// The folder that a package's build script writes to.
-fn build_folder(messages: &str, package: &str) -> Option<PathBuf> {
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut scripts = messages.filter(|message| message["reason"] == "build-script-executed");
-    let script =
-        scripts.find(|script| script["package_id"].as_str().is_some_and(|id| package_name(id) == package))?;
-    script["out_dir"].as_str().map(PathBuf::from)
-}
-
-fn parse_messages(text: &str) -> Vec<Program> {
-    text.lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["reason"] == "compiler-artifact")
-        .filter_map(|message| {
-            let manifest = Path::new(message["manifest_path"].as_str()?);
-            Some(Program {
-                package: package_name(message["package_id"].as_str()?),
-                name: message["target"]["name"].as_str()?.to_owned(),
-                kind: message["target"]["kind"][0].as_str()?.to_owned(),
-                test: message["profile"]["test"].as_bool()?,
-                path: message["executable"].as_str()?.into(),
-                folder: manifest.parent()?.to_path_buf(),
-            })
-        })
+/// The compiler's errors among cargo's messages.
+fn errors(messages: &str) -> String {
+    lines(messages)
+        .filter_map(|message| diagnostic(&message, "error"))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
         .collect()
+}
+
+/// What the compiler says at this level, as people read it; not how often it did.
+fn diagnostic(message: &Value, level: &str) -> Option<String> {
+    let said = &message["message"];
+    let counts = said["message"].as_str()?.ends_with(" emitted") && said["spans"].as_array()?.is_empty();
+    (said["level"] == level && !counts).then(|| said["rendered"].as_str().map(str::to_owned)).flatten()
+}
+
+/// The program that a message is about; a library is none.
+fn program(message: &Value) -> Option<Program> {
+    let manifest = Path::new(message["manifest_path"].as_str()?);
+    Some(Program {
+        package: package_name(message["package_id"].as_str()?),
+        name: message["target"]["name"].as_str()?.to_owned(),
+        kind: message["target"]["kind"][0].as_str()?.to_owned(),
+        test: message["profile"]["test"].as_bool()?,
+        path: message["executable"].as_str()?.into(),
+        folder: manifest.parent()?.to_path_buf(),
+    })
 }
 
 /// `path+file:///x/stage2#0.1.0` is stage2; `path+file:///x/vmm#quire@0.1.0` is quire.
@@ -221,11 +279,11 @@ mod tests {
     }
 
     #[test]
-    fn a_build_scripts_folder_is_found_among_cargos_messages() {
+    fn the_monitor_is_found_among_cargos_messages() {
         let text = r#"{"reason":"build-script-executed","package_id":"registry+https://x#libc@0.2.1","out_dir":"/t/libc/out"}
 {"reason":"build-script-executed","package_id":"path+file:///x/vmm#quire@0.1.0","out_dir":"/t/quire/out"}"#;
-        assert_eq!(build_folder(text, "quire"), Some("/t/quire/out".into()));
-        assert_eq!(build_folder(text, "stage2"), None);
+        assert_eq!(parse(text).monitor().unwrap(), Path::new("/t/quire/out/monitor.image"));
+        assert!(parse("").monitor().is_err());
     }
 
     #[test]
@@ -242,6 +300,16 @@ not json
             path: "/t/quire-1".into(),
             folder: "/x/vmm".into(),
         };
-        assert_eq!(parse_messages(text), [program]);
+        assert_eq!(parse(text).programs, [program]);
+    }
+
+    #[test]
+    fn what_the_compiler_says_is_kept_by_its_level_and_once() {
+        let text = r#"{"reason":"compiler-message","message":{"level":"warning","message":"unused","spans":[{}],"rendered":"warning: unused\n"}}
+{"reason":"compiler-message","message":{"level":"warning","message":"unused","spans":[{}],"rendered":"warning: unused\n"}}
+{"reason":"compiler-message","message":{"level":"warning","message":"2 warnings emitted","spans":[],"rendered":"warning: 2 warnings emitted\n"}}
+{"reason":"compiler-message","message":{"level":"error","message":"no such name","spans":[{}],"rendered":"error: no such name\n"}}"#;
+        assert_eq!(parse(text).warnings, ["warning: unused\n".to_owned()].into());
+        assert_eq!(errors(text), "error: no such name\n");
     }
 }

@@ -9,8 +9,10 @@
 //! | [`tally`] | what passed and what failed, and the last line |
 //! | [`here`] | a test program on this machine |
 //! | [`steps`] | the steps |
+//! | [`build`] | what the steps on arm64 run |
 //! | [`monitor`] | the step that boots the monitor on emulated boards |
 
+mod build;
 pub(crate) mod here;
 mod libtest;
 mod monitor;

@@ -1,13 +1,15 @@
 //! The step `monitor`: `stage2` under the MMUs of several CPUs, bare on QEMU's board with EL2.
 
+use std::path::PathBuf;
+
 use super::here;
 use super::steps::Check;
 use super::tally::End;
+use crate::error::Result;
 use crate::host::Stream;
 use crate::monitor::{Board, SILENCE};
 use crate::qemu::Qemu;
 use crate::tap::Reader;
-use crate::toolchain::Toolchain;
 
 /// What each board adds: everything that stage 2 can have, with CPUs that truly run at once, and again with
 /// thousands of rounds of each race, one CPU at a time; no BBM, TTL or range invalidation; a small physical
@@ -22,10 +24,9 @@ const BOARDS: [(&str, u32, bool, u32); 5] = [
 
 impl Check<'_> {
     /// Boots the monitor on each board.
-    pub(super) fn monitor(&mut self, toolchain: &Toolchain) {
+    pub(super) fn monitor(&mut self, image: Result<PathBuf>) {
         self.tally.step("monitor", "stage2 under the MMU, bare at EL2 on emulated boards");
-        let parts = Qemu::set_up(self.setup).and_then(|qemu| Ok((qemu, self.workspace.monitor(toolchain)?)));
-        let (qemu, image) = match parts {
+        let (qemu, image) = match Qemu::set_up(self.setup).and_then(|qemu| Ok((qemu, image?))) {
             Ok(parts) => parts,
             Err(error) => return self.tally.fail("monitor: build", &error.to_string()),
         };

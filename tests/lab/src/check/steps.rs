@@ -1,14 +1,12 @@
 //! The steps.
 
-use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab_init::wire::Start;
 use serde_json::Value;
 
+use super::build::{Parts as Built, build};
 use super::here;
 use super::libtest::{Reader, Verdict};
 use super::tally::{End, Tally};
@@ -39,18 +37,23 @@ pub(crate) struct Check<'a> {
     pub(super) workspace: Workspace,
     filter: Option<String>,
     kernel: Option<Kind>,
-    /// `quire` with what its tests put wrong in it, where a scenario wants it.
-    faults: Option<PathBuf>,
+    release: bool,
     pub(super) tally: Tally,
 }
 
 impl<'a> Check<'a> {
-    /// Everything, or what the filter selects.
+    /// Everything, or what the filter selects, on all hosts or the one with this kernel; with `quire` as users get it, if
+    /// that is asked for.
     ///
     /// # Errors
     /// Where the workspace can't be found.
-    pub(crate) fn new(setup: &'a Setup, filter: Option<String>, kernel: Option<Kind>) -> Result<Check<'a>> {
-        Ok(Check { setup, workspace: Workspace::find()?, filter, kernel, faults: None, tally: Tally::new() })
+    pub(crate) fn new(
+        setup: &'a Setup,
+        filter: Option<String>,
+        kernel: Option<Kind>,
+        release: bool,
+    ) -> Result<Check<'a>> {
+        Ok(Check { setup, workspace: Workspace::find()?, filter, kernel, release, tally: Tally::new() })
     }
 
     /// Runs the steps; the exit code.
@@ -192,71 +195,36 @@ impl<'a> Check<'a> {
             Ok(toolchain) => toolchain,
             Err(error) => return self.tally.fail("arm64: toolchain", &error.to_string()),
         };
-        if self.selected("clippy") {
-            let command = self.clippy_arm64(&toolchain);
-            self.lint("clippy (arm64)", "lints, for arm64", command);
+        if !["clippy", "arm64", "e2e"].iter().any(|step| self.selected(step)) {
+            let image = self.workspace.monitor(&toolchain);
+            return self.monitor(image);
         }
-        if self.selected("monitor") {
-            self.monitor(&toolchain);
-        }
-        if !self.selected("arm64") && !self.selected("e2e") {
-            return;
-        }
-        self.tally.step("arm64", "building quire and the tests for arm64");
-        let (quire, programs) = match self.build_arm64(&toolchain) {
+        self.tally.step("arm64", "building quire and the tests for arm64, with lints");
+        let built = match build(&self.workspace, Some(&toolchain), self.release) {
             Ok(built) => built,
             Err(error) => return self.tally.fail("arm64: build", &error.to_string()),
         };
+        if self.selected("clippy") {
+            self.lints_of_arm64(&toolchain, &built);
+        }
+        if self.selected("monitor") {
+            self.monitor(Ok(built.monitor.clone()));
+        }
         for kind in Kind::ALL {
-            self.on_host(kind, &toolchain, &quire, &programs);
+            self.on_host(kind, &toolchain, &built);
         }
     }
 
-    /// Builds what runs on emulated hosts, both kinds of `quire` and the tests, at once: optimising a whole program keeps one
-    /// processor busy, for minutes. Cargo locks the folder of each profile by itself.
-    fn build_arm64(&mut self, toolchain: &Toolchain) -> Result<(PathBuf, Vec<Program>)> {
-        let mut tests = self.workspace.cargo_arm64(toolchain, "test");
-        tests.args(["--quiet", "--no-run"]);
-        // Scenarios alone need no other test program.
-        tests.args(match self.selected("arm64") {
-            true => ["--workspace", "--exclude", "lab", "--exclude", "lab-init"].as_slice(),
-            false => &["--package", "e2e"],
-        });
-        let (workspace, harms) = (&self.workspace, self.harms());
-        let (quires, programs) = thread::scope(|scope| {
-            let quires = scope.spawn(|| {
-                let faults = workspace.cargo_arm64(toolchain, "build");
-                let faults = harms.then(|| workspace.quire_with_faults(faults)).transpose()?;
-                Ok((faults, workspace.quire(toolchain)?))
-            });
-            let programs = workspace.programs(&mut tests);
-            (quires.join().unwrap_or_else(|panic| resume_unwind(panic)), programs)
-        });
-        let (faults, quire) = quires?;
-        self.faults = faults;
-        Ok((quire, programs?))
-    }
-
-    /// Whether scenarios are run that want the `quire` that harms its guests: all, or those that a filter names.
-    fn harms(&self) -> bool {
-        self.selected("e2e") && self.test_filter().is_none_or(|filter| filter.contains("fault"))
-    }
-
-    fn clippy_arm64(&self, toolchain: &Toolchain) -> Command {
-        let subcommand = if toolchain.clippy.is_some() { "check" } else { "clippy" };
-        let mut command = self.workspace.cargo_arm64(toolchain, subcommand);
-        command.args(["--workspace", "--all-targets", "--quiet"]);
-        match &toolchain.clippy {
-            // What cargo-clippy itself does; it would insist on the driver beside it.
-            Some(driver) => {
-                command.env("RUSTC_WORKSPACE_WRAPPER", driver);
-                command.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
-            }
-            None => {
-                command.args(["--", "-D", "warnings"]);
-            }
+    fn lints_of_arm64(&mut self, toolchain: &Toolchain, built: &Built) {
+        const NAME: &str = "clippy (arm64)";
+        let warnings: String = built.warnings.iter().map(String::as_str).collect();
+        if toolchain.clippy.is_none() {
+            self.tally.skip(NAME, "clippy-driver is not installed (rustup component add clippy)");
+        } else if warnings.is_empty() {
+            self.tally.pass();
+        } else {
+            self.tally.fail(NAME, &warnings);
         }
-        command
     }
 
     /// On a real host: the unit tests ran there already.
@@ -265,31 +233,23 @@ impl<'a> Check<'a> {
             return;
         }
         self.tally.step("e2e", "scenarios, on this machine's KVM");
-        let mut build = cargo();
-        build.current_dir(&self.workspace.root).args(["build", "--release", "--package", "quire"]);
-        let mut tests = cargo();
-        tests.current_dir(&self.workspace.root).args(["test", "--quiet", "--package", "e2e", "--no-run"]);
-        let mut faults = cargo();
-        faults.current_dir(&self.workspace.root).arg("build");
-        match self.harms().then(|| self.workspace.quire_with_faults(faults)).transpose() {
-            Ok(faults) => self.faults = faults,
-            Err(error) => return self.tally.fail("e2e: build", &error.to_string()),
-        }
-        let built = self.guests_here().and_then(|()| {
-            let quire = self.workspace.programs(&mut build)?;
-            Ok((quire, self.workspace.programs(&mut tests)?))
-        });
-        let (quire, programs) = match built {
+        let built = match self.guests_here().and_then(|()| build(&self.workspace, None, self.release)) {
             Ok(built) => built,
             Err(error) => return self.tally.fail("e2e: build", &error.to_string()),
         };
-        let mut env = run::environment(self.setup);
-        let quire = quire.iter().find(|program| program.name == "quire" && program.kind == "bin");
-        env.extend(quire.map(|quire| ("QUIRE_BIN".to_owned(), quire.path.display().to_string())));
-        env.extend(self.faults.iter().map(|path| ("QUIRE_FAULTS_BIN".into(), path.display().to_string())));
-        for program in programs.iter().filter(|program| program.test) {
+        let env = self.environment(&built);
+        for program in built.programs.iter().filter(|program| program.package == "e2e" && program.has_tests())
+        {
             self.program_here(program, &["--test-threads=1"], &env);
         }
+    }
+
+    /// What scenarios are told of where things are.
+    fn environment(&self, built: &Built) -> Vec<(String, String)> {
+        let mut env = run::environment(self.setup);
+        env.push(("QUIRE_BIN".into(), built.quire.display().to_string()));
+        env.push(("QUIRE_FAULTS_BIN".into(), built.faults.display().to_string()));
+        env
     }
 
     /// The guests that scenarios start.
@@ -300,7 +260,7 @@ impl<'a> Check<'a> {
 
     /// Tests in one emulated host: on the newest kernel all, on the others the scenarios that
     /// their package names for every host.
-    fn on_host(&mut self, kind: Kind, toolchain: &Toolchain, quire: &Path, programs: &[Program]) {
+    fn on_host(&mut self, kind: Kind, toolchain: &Toolchain, built: &Built) {
         let main = self.kernel.unwrap_or(Kind::New) == kind;
         if self.kernel.is_some_and(|only| only != kind) || (!main && self.test_filter().is_some()) {
             return;
@@ -310,14 +270,17 @@ impl<'a> Check<'a> {
             let scenario = program.package == "e2e";
             let here =
                 main || (scenario && everywhere.as_ref().is_none_or(|list| list.contains(&program.name)));
-            program.test && here && self.selected(if scenario { "e2e" } else { "arm64" })
+            program.has_tests() && here && self.selected(if scenario { "e2e" } else { "arm64" })
         };
-        let wanted: Vec<Program> = programs.iter().filter(wanted).cloned().collect();
+        let wanted: Vec<Program> = built.programs.iter().filter(wanted).cloned().collect();
         if wanted.is_empty() {
             return;
         }
         self.tally.step(&format!("host {}", kind.name()), "booting an emulated arm64 KVM host");
-        let parts = self.guests_here().and_then(|()| self.setup.parts(&self.workspace, toolchain, kind));
+        let parts = self.guests_here().and_then(|()| match &built.init {
+            Some(init) => self.setup.parts_with(init.clone(), kind),
+            None => self.setup.parts(&self.workspace, toolchain, kind),
+        });
         let parts = match parts {
             Ok(parts) => parts,
             Err(error) => return self.tally.fail(&format!("host {}", kind.name()), &error.to_string()),
@@ -325,7 +288,7 @@ impl<'a> Check<'a> {
         let mut host = None;
         for program in &wanted {
             let name = format!("{}/{} on {}", program.package, program.name, kind.name());
-            if let Err(error) = self.program_in(&mut host, &parts, program, quire, &name) {
+            if let Err(error) = self.program_in(&mut host, &parts, program, built, &name) {
                 self.tally.fail(&name, &error.to_string());
                 // The next program gets a fresh host.
                 host = None;
@@ -338,7 +301,7 @@ impl<'a> Check<'a> {
         host: &mut Option<Host>,
         parts: &Parts,
         program: &Program,
-        quire: &Path,
+        built: &Built,
         name: &str,
     ) -> Result<()> {
         let host = match host {
@@ -348,9 +311,7 @@ impl<'a> Check<'a> {
         let scenario = program.package == "e2e";
         let mut args = vec![format!("--test-threads={}", if scenario { 1 } else { CPUS })];
         args.extend(self.test_filter());
-        let mut env = run::environment(self.setup);
-        env.push(("QUIRE_BIN".into(), quire.display().to_string()));
-        env.extend(self.faults.iter().map(|path| ("QUIRE_FAULTS_BIN".into(), path.display().to_string())));
+        let mut env = self.environment(built);
         env.push(("QUIRE_HOST_KERNEL".into(), parts.kernel.kind.name().into()));
         env.push(("CARGO_MANIFEST_DIR".into(), program.folder.display().to_string()));
         let start = Start {
@@ -360,13 +321,13 @@ impl<'a> Check<'a> {
             folder: program.folder.display().to_string(),
             terminal: None,
         };
-        let mut reader = Reader::default();
+        let (mut reader, since) = (Reader::default(), Instant::now());
         let (_, failures) = self.tally.counted();
         let said = host.said();
         let end =
             host.run(start, SILENCE, &mut |stream, piece| feed(&mut reader, scenario, stream, piece))?;
         let end = end.map_or(End::Silent(SILENCE), |exit| End::Code(exit.code()));
-        self.count(name, &reader, &end);
+        self.count(name, &reader, &end, since);
         if self.tally.counted().1 > failures {
             // A process that the kernel has killed can't say so itself.
             self.tally.remark("the host's kernel said meanwhile", &host.said_since(said));
@@ -388,9 +349,9 @@ impl<'a> Check<'a> {
     }
 
     fn watch_here(&mut self, name: &str, command: &mut Command, silence: Duration) {
-        let mut reader = Reader::default();
+        let (mut reader, since) = (Reader::default(), Instant::now());
         match here::run(command, silence, &mut |stream, piece| feed(&mut reader, false, stream, piece)) {
-            Ok(end) => self.count(name, &reader, &end),
+            Ok(end) => self.count(name, &reader, &end, since),
             Err(Error::Spawn { program, source }) => {
                 self.tally.fail(name, &format!("cannot run {program}: {source}"));
             }
@@ -398,12 +359,13 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn count(&mut self, name: &str, reader: &Reader, end: &End) {
+    fn count(&mut self, name: &str, reader: &Reader, end: &End, since: Instant) {
         let before = self.tally.counted();
         self.tally.program(name, reader, end);
         let (passed, failed) = self.tally.counted();
         if (passed, failed) != before {
-            println!("        {name}: {} passed, {} failed", passed - before.0, failed - before.1);
+            let (passed, failed) = (passed - before.0, failed - before.1);
+            println!("        {name}: {passed} passed, {failed} failed, {} s", since.elapsed().as_secs());
         }
         let ignored = reader.count(Verdict::Ignored);
         if ignored > 0 {
