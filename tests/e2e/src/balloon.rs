@@ -9,7 +9,7 @@ use rustix::process::Pid;
 use serde_json::Value;
 
 use crate::api::Api;
-use crate::environment::Kernel;
+use crate::environment::{self, Kernel};
 use crate::footprint;
 use crate::guest::{LIMIT, run};
 use crate::shell::Shell;
@@ -28,8 +28,8 @@ pub const LEAST_IN_HUGE_PAGES: u64 = LEAST - (32 << 20);
 /// guest's kernel is told not to clear what it hands out: only the host can make it zero.
 pub const FILL: &str = "n=$((($(awk '/MemFree/ {print $2}' /proc/meminfo) - 40960) / 2048)); \
     (while [ $n -gt 0 ]; do cat /pattern; n=$((n - 1)); done) > /mnt/fill && rm /mnt/fill";
-/// See [`FILL`].
-const CMDLINE: &str = "console=ttyS0 quiet init_on_alloc=0";
+/// See [`FILL`]: with `init_on_alloc=0`.
+const CMDLINE: &str = environment::SOON;
 
 /// A guest with a balloon, data that it keeps, and its API.
 #[derive(Debug)]

@@ -124,3 +124,12 @@ pub fn linux(kernel: Kernel, initrd: &Path, more: &[&str]) -> Vec<OsString> {
     args.extend(more.iter().map(Into::into));
     args
 }
+
+/// A command line for a kernel that is up soon, for tests that are about something else: every byte that it prints is an
+/// exit, and what it does against attackers costs time with each page that it maps or hands out.
+pub const SOON: &str = "console=ttyS0 quiet rodata=off init_on_alloc=0";
+
+/// [`linux`] with a kernel that is up [soon](SOON).
+pub fn linux_soon(kernel: Kernel, initrd: &Path, more: &[&str]) -> Vec<OsString> {
+    linux(kernel, initrd, &[&["--cmdline", SOON], more].concat())
+}

@@ -4,7 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 
-use e2e::environment::linux;
+use e2e::environment::linux_soon;
 use e2e::guest::run;
 use e2e::terminal::Terminal;
 use e2e::{Guest, Kernel, Userland, userland};
@@ -40,7 +40,7 @@ fn input_that_comes_at_once_and_ends_is_not_lost() {
 fn input_reaches_a_linux_shell() {
     let folder = tempfile::tempdir().unwrap();
     let initrd = Userland::new(Kernel::New, "read line; echo \"it read $line\"").write(folder.path());
-    let mut guest = Guest::start(linux(Kernel::New, &initrd, &[]));
+    let mut guest = Guest::start(linux_soon(Kernel::New, &initrd, &[]));
     guest.wait_for(userland::READY);
     guest.send("these words\n");
     guest.wait_for("it read these words");

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::api::Api;
-use e2e::environment::linux;
+use e2e::environment::linux_soon;
 use e2e::guest::run;
 use e2e::{Guest, Kernel, Userland, environment};
 use rustix::process::Signal;
@@ -120,7 +120,7 @@ fn assert_time_stands_still(more: &[&str]) {
     let script = "while read line; do echo \"uptime $(cut -d ' ' -f 1 /proc/uptime) s\"; done";
     let initrd = Userland::new(Kernel::New, script).write(folder.path());
     let args = [&["--cpus", "2", "--api-sock", socket.to_str().unwrap()], more].concat();
-    let mut guest = Guest::start(linux(Kernel::New, &initrd, &args));
+    let mut guest = Guest::start(linux_soon(Kernel::New, &initrd, &args));
     guest.wait_for(e2e::userland::READY);
     let mut uptime = || -> f64 {
         guest.send("\n");

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use e2e::environment::linux;
+use e2e::environment::linux_soon;
 use e2e::{Guest, Kernel, Userland};
 
 /// The file system and, where it is a module, the checksum that it asks for by name.
@@ -38,7 +38,7 @@ EOF
     "#;
     let disk = |path: &Path| path.display().to_string();
     let make = Userland::new(Kernel::New, install).with_modules(&EXT).write(folder.path());
-    let mut guest = Guest::start(linux(Kernel::New, &make, &["--disk", &disk(&root)]));
+    let mut guest = Guest::start(linux_soon(Kernel::New, &make, &["--disk", &disk(&root)]));
     guest.wait_for("install done");
     guest.expect_exit(0);
 
@@ -47,7 +47,7 @@ EOF
         fs::write(&data, vec![0; 1 << 20]).unwrap();
         let boot = Userland::new(kernel, switch).with_modules(&EXT).write(folder.path());
         let options = ["--disk", &disk(&root), "--disk", &disk(&data), "--cpus", cpus];
-        let mut guest = Guest::start(linux(kernel, &boot, &options));
+        let mut guest = Guest::start(linux_soon(kernel, &boot, &options));
         guest.wait_for("root is /dev/vda / ext2");
         guest.expect_exit(0);
         let written = fs::read(&data).unwrap();
@@ -66,7 +66,7 @@ fn a_read_only_disk_can_be_read_and_not_written() {
     let script = "dd if=/dev/vda bs=6 count=1 2>/dev/null; echo; cat /sys/block/vda/ro; echo x > /dev/vda && echo wrote";
     let initrd = Userland::new(Kernel::New, script).write(folder.path());
     let option = format!("{},ro", disk.display());
-    let text = Guest::start(linux(Kernel::New, &initrd, &["--disk", &option])).expect_exit(0);
+    let text = Guest::start(linux_soon(Kernel::New, &initrd, &["--disk", &option])).expect_exit(0);
     assert!(text.contains("sealed\r\n1\r\n"), "{text}");
     assert!(!text.contains("\r\nwrote"), "{text}");
     assert_eq!(fs::read(&disk).unwrap(), content);
@@ -78,6 +78,6 @@ fn the_entropy_device_feeds_the_guest() {
     let script =
         "cat /sys/class/misc/hw_random/rng_current; dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c";
     let initrd = Userland::new(Kernel::New, script).write(folder.path());
-    let text = Guest::start(linux(Kernel::New, &initrd, &[])).expect_exit(0);
+    let text = Guest::start(linux_soon(Kernel::New, &initrd, &[])).expect_exit(0);
     assert!(text.contains("virtio_rng.0\r\n64\r\n"), "{text}");
 }

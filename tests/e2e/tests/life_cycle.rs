@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
 
-use e2e::environment::linux;
+use e2e::environment::linux_soon;
 use e2e::guest::run;
 use e2e::hugepages::Pool;
 use e2e::{Guest, Kernel, Userland};
@@ -39,7 +39,7 @@ fn linux_reboots_with_its_disk() {
     "#;
     let initrd = Userland::new(Kernel::New, script).write(folder.path());
     let disk = disk.display().to_string();
-    let mut guest = Guest::start(linux(Kernel::New, &initrd, &["--disk", &disk]));
+    let mut guest = Guest::start(linux_soon(Kernel::New, &initrd, &["--disk", &disk]));
     guest.wait_for("first time");
     guest.wait_for("second time");
     guest.expect_exit(0);

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use e2e::api::Api;
-use e2e::environment::linux;
+use e2e::environment::linux_soon;
 use e2e::{Guest, Kernel, Userland};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -32,7 +32,7 @@ impl Told {
         let socket = folder.join("api.sock");
         let args =
             ["--cpus", "2", "--memory", memory, "--track", track, "--api-sock", socket.to_str().unwrap()];
-        let mut guest = Guest::start(linux(Kernel::of_host(), &initrd, &args));
+        let mut guest = Guest::start(linux_soon(Kernel::of_host(), &initrd, &args));
         guest.wait_for(e2e::userland::READY);
         let mut told = Self { guest, api: Api::at(&socket) };
         told.does("dd if=/dev/zero of=/work/a bs=1M count=64 2> /dev/null");

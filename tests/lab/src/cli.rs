@@ -111,6 +111,7 @@ impl HostArgs {
             cpus: self.cpus,
             deterministic: self.deterministic,
             append: self.append.clone(),
+            still: false,
         }
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Shape {
     pub(crate) deterministic: bool,
     /// Added to the kernel's command line.
     pub(crate) append: String,
+    /// Nobody changes what is shared with it while it runs: it may keep what it has read.
+    pub(crate) still: bool,
 }
 
 /// Where a program wrote something.
@@ -96,8 +98,13 @@ impl Host {
     pub(crate) fn boot(parts: &Parts, shape: &Shape, folders: &[PathBuf]) -> Result<Host> {
         let shares = share::shares(folders)?;
         let modules = parts.kernel.modules(&module::HOST)?;
-        let contents =
-            Contents { init: &parts.init, busybox: &parts.busybox, modules: &modules, shares: &shares };
+        let contents = Contents {
+            init: &parts.init,
+            busybox: &parts.busybox,
+            modules: &modules,
+            shares: &shares,
+            still: shape.still,
+        };
         let mut initramfs = tempfile::tempfile().map_err(at("a scratch file"))?;
         initramfs.write_all(&contents.archive()?).map_err(at("a scratch file"))?;
         let console = tempfile::tempfile().map_err(at("a scratch file"))?;
@@ -267,7 +274,8 @@ mod tests {
 
     #[test]
     fn a_deterministic_host_counts_instructions_on_one_thread() {
-        let mut shape = Shape { memory: "6G".into(), cpus: 2, deterministic: true, append: String::new() };
+        let mut shape =
+            Shape { memory: "6G".into(), cpus: 2, deterministic: true, append: String::new(), still: false };
         let args = machine(&shape).join(" ");
         assert!(args.contains("-accel tcg,thread=single -icount shift=0,sleep=off"), "{args}");
         shape.deterministic = false;

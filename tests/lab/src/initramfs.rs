@@ -19,6 +19,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) modules: &'a [PathBuf],
     /// Outermost first.
     pub(crate) shares: &'a [Share],
+    /// Nobody changes what is shared.
+    pub(crate) still: bool,
 }
 
 impl Contents<'_> {
@@ -34,6 +36,7 @@ impl Contents<'_> {
                 .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
                 .collect(),
             shares: self.shares.to_vec(),
+            still: self.still,
         };
         let plan = serde_json::to_vec(&plan).map_err(|error| Error::Usage(error.to_string()))?;
         let read = |path: &Path| fs::read(path).map_err(at(path));
@@ -243,8 +246,9 @@ mod tests {
         }
         let shares = [Share { tag: "lab0".into(), path: "/home/x".into() }];
         let modules = [path("9p.ko")];
+        let (init, busybox) = (path("init"), path("busybox"));
         let contents =
-            Contents { init: &path("init"), busybox: &path("busybox"), modules: &modules, shares: &shares };
+            Contents { init: &init, busybox: &busybox, modules: &modules, shares: &shares, still: true };
         let archive = contents.archive().unwrap();
 
         let mut rest = archive.as_slice();

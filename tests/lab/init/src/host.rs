@@ -44,9 +44,14 @@ const MOUNTS: [(&str, &str, &str, bool); 10] = [
 const TALKATIVE: [(&str, &str); 2] =
     [("/proc/sys/kernel/printk", "7"), ("/proc/sys/debug/exception-trace", "1")];
 
-/// 9p that shows a file as the machine outside has it: `cache=mmap` keeps nothing back but what
-/// is mapped, and lets programs be started and files be mapped.
-const SHARE_OPTIONS: &str = "trans=virtio,version=9p2000.L,msize=512000,cache=mmap,access=any";
+/// 9p, but for what it keeps.
+const SHARE_OPTIONS: &str = "trans=virtio,version=9p2000.L,msize=512000,access=any";
+/// Shows a file as the machine outside has it: nothing is kept but what is mapped, so that programs can be started and
+/// files be mapped.
+const AS_OUTSIDE: &str = "cache=mmap";
+/// Keeps what was read. A program that is started a second time is there; without, most of the time of a short one
+/// is that of bringing it again.
+const STILL: &str = "cache=loose";
 
 /// Mounts, loads, shares. What fails and is needed is the error; the agent reports it.
 pub(crate) fn bring_up() -> Result<(), Error> {
@@ -74,8 +79,9 @@ pub(crate) fn bring_up() -> Result<(), Error> {
     for module in &plan.modules {
         load(&Path::new(plan::MODULES).join(module))?;
     }
+    let options = format!("{SHARE_OPTIONS},{}", if plan.still { STILL } else { AS_OUTSIDE });
     for share in &plan.shares {
-        mount_at("9p", &share.tag, &share.path, SHARE_OPTIONS)?;
+        mount_at("9p", &share.tag, &share.path, &options)?;
     }
     for (file, value) in TALKATIVE {
         // A host that says less is still a host.

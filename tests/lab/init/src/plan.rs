@@ -16,6 +16,8 @@ pub struct Plan {
     pub modules: Vec<String>,
     /// Folders of the machine that runs the lab, outermost first.
     pub shares: Vec<Share>,
+    /// Nothing in them changes while the host runs, but by the host: it may keep what it has read.
+    pub still: bool,
 }
 
 /// One shared folder.

@@ -152,7 +152,14 @@ impl<'a> Check<'a> {
     fn doc(&mut self) {
         self.tally.step("doc", "examples in the documentation");
         let mut command = cargo();
-        command.current_dir(&self.workspace.root).args(["test", "--workspace", "--doc", "--"]);
+        command.current_dir(&self.workspace.root).args([
+            "test",
+            "--workspace",
+            "--exclude",
+            "e2e",
+            "--doc",
+            "--",
+        ]);
         command.args(self.test_filter());
         self.watch_here("doc", &mut command, CARGO_SILENCE);
     }
@@ -259,17 +266,16 @@ impl<'a> Check<'a> {
     }
 
     /// Tests in one emulated host: on the newest kernel all, on the others the scenarios that
-    /// their package names for every host.
+    /// their package names for them.
     fn on_host(&mut self, kind: Kind, toolchain: &Toolchain, built: &Built) {
         let main = self.kernel.unwrap_or(Kind::New) == kind;
         if self.kernel.is_some_and(|only| only != kind) || (!main && self.test_filter().is_some()) {
             return;
         }
-        let everywhere = self.workspace.list("e2e", "every-host");
+        let chosen = self.workspace.list("e2e", kind.name());
         let wanted = |program: &&Program| {
             let scenario = program.package == "e2e";
-            let here =
-                main || (scenario && everywhere.as_ref().is_none_or(|list| list.contains(&program.name)));
+            let here = main || (scenario && chosen.as_ref().is_none_or(|list| list.contains(&program.name)));
             program.has_tests() && here && self.selected(if scenario { "e2e" } else { "arm64" })
         };
         let wanted: Vec<Program> = built.programs.iter().filter(wanted).cloned().collect();
@@ -322,10 +328,12 @@ impl<'a> Check<'a> {
             terminal: None,
         };
         let (mut reader, since) = (Reader::default(), Instant::now());
+        let mut last = since;
         let (_, failures) = self.tally.counted();
         let said = host.said();
-        let end =
-            host.run(start, SILENCE, &mut |stream, piece| feed(&mut reader, scenario, stream, piece))?;
+        let end = host.run(start, SILENCE, &mut |stream, piece| {
+            feed(&mut reader, scenario.then_some(&mut last), stream, piece)
+        })?;
         let end = end.map_or(End::Silent(SILENCE), |exit| End::Code(exit.code()));
         self.count(name, &reader, &end, since);
         if self.tally.counted().1 > failures {
@@ -336,7 +344,8 @@ impl<'a> Check<'a> {
     }
 
     fn boot(&self, parts: &Parts) -> Result<Host> {
-        let shape = Shape { memory: MEMORY.into(), cpus: CPUS, deterministic: false, append: String::new() };
+        let (memory, append) = (MEMORY.into(), String::new());
+        let shape = Shape { memory, cpus: CPUS, deterministic: false, append, still: true };
         let folders = [self.workspace.root.clone(), self.workspace.target.clone(), self.setup.guests()];
         Host::boot(parts, &shape, &folders)
     }
@@ -350,7 +359,7 @@ impl<'a> Check<'a> {
 
     fn watch_here(&mut self, name: &str, command: &mut Command, silence: Duration) {
         let (mut reader, since) = (Reader::default(), Instant::now());
-        match here::run(command, silence, &mut |stream, piece| feed(&mut reader, false, stream, piece)) {
+        match here::run(command, silence, &mut |stream, piece| feed(&mut reader, None, stream, piece)) {
             Ok(end) => self.count(name, &reader, &end, since),
             Err(Error::Spawn { program, source }) => {
                 self.tally.fail(name, &format!("cannot run {program}: {source}"));
@@ -374,14 +383,15 @@ impl<'a> Check<'a> {
     }
 }
 
-/// Takes a piece of a test program's output; scenarios are slow enough to be told one by one.
-fn feed(reader: &mut Reader, tell: bool, stream: Stream, piece: &[u8]) {
+/// Takes a piece of a test program's output; scenarios are slow enough to be told one by one, with what each took.
+fn feed(reader: &mut Reader, tell: Option<&mut Instant>, stream: Stream, piece: &[u8]) {
     if stream == Stream::Error {
         return reader.feed_error(piece);
     }
-    for (test, verdict) in reader.feed(piece) {
-        if tell {
-            println!("        {test}: {verdict:?}");
-        }
+    let ended = reader.feed(piece);
+    let Some(since) = tell else { return };
+    for (test, verdict) in ended {
+        println!("        {test}: {verdict:?}, {} s", since.elapsed().as_secs());
+        *since = Instant::now();
     }
 }
